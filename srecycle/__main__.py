@@ -1,0 +1,165 @@
+"""The command line: Hydra composes the configuration, it becomes an Experiment, and the experiment runs.
+
+DictConfig never leaves this file. Users' mistakes end in one line on standard error and exit code 2.
+"""
+
+import difflib
+import importlib.metadata
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, InstantiationException
+from hydra.types import RunMode
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+
+from srecycle.config import Component
+from srecycle.errors import UserError
+from srecycle.progress import say
+
+_PACKAGE = Path(__file__).parent
+_failed: list[str] = []
+
+
+def main() -> None:
+    """Run the command line."""
+    OmegaConf.register_new_resolver("srecycle.package", lambda path: str(_PACKAGE / path), replace=True)
+    wheel = _PACKAGE / "_conf"
+    folder = wheel if wheel.is_dir() else _PACKAGE.parent / "conf"
+    try:
+        hydra.main(version_base="1.3", config_path=str(folder), config_name="config")(_job)()
+    except UserError as error:
+        _fail(error)
+    sys.exit(2 if _failed else 0)
+
+
+def _job(config: DictConfig) -> None:
+    """Run one job: one configuration of perhaps many. A user's mistake in one doesn't stop the others."""
+    try:
+        mode, experiment = build(config)
+        if mode == "plan":
+            from srecycle.report.screen import show_plan
+            from srecycle.runner import planned
+
+            show_plan(planned(experiment))
+        else:
+            _run(experiment)
+    except UserError as error:
+        _fail(error)
+
+
+def _run(experiment: Any) -> None:
+    from srecycle.report.html import write_report
+    from srecycle.report.runs import read_run
+    from srecycle.report.screen import show_runs
+    from srecycle.runner import run
+
+    settings = HydraConfig.get()
+    choices = {name: str(choice) for name, choice in settings.runtime.choices.items() if not name.startswith("hydra/")}
+    folder = run(experiment, choices, list(settings.overrides.task))
+    if settings.mode != RunMode.MULTIRUN:  # a sweep is compared as a whole when it ends
+        results = [read_run(folder)]
+        show_runs(results)
+        say(f"report: {write_report(results, folder / 'report.html')}")
+
+
+def _fail(error: UserError) -> None:
+    _failed.append(str(error))
+    say(f"srecycle: error: {' '.join(str(error).split())}")
+
+
+def build(config: DictConfig) -> tuple[str, Any]:
+    """Turn a composed configuration into (mode, Experiment).
+
+    Raises UserError where a value is missing, of a wrong type or out of range, or a `_target_` is not allowed.
+    """
+    try:
+        tree = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(_missing(error)) from error
+    assert isinstance(tree, dict)
+    tree.pop("hydra", None)
+    mode = tree.pop("mode")
+    if mode not in ("run", "plan"):
+        raise UserError(f"mode={mode} is not known: use mode=run or mode=plan")
+    if not tree["group"] and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        tree["group"] = Path(HydraConfig.get().sweep.dir).name
+    _check_targets(tree)
+    try:
+        return mode, hydra.utils.instantiate(tree, _convert_="all")
+    except InstantiationException as error:
+        raise UserError(_explained(error)) from error
+
+
+def _missing(error: OmegaConfBaseException) -> str:
+    key = getattr(error, "full_key", None)
+    first = str(error).splitlines()[0]
+    return f"{key} is not set: give it on the command line, {key}=VALUE" if "issing" in first and key else first
+
+
+def _check_targets(node: Any, place: str = "") -> None:
+    """Refuse every `_target_` that is not a component of ours or of an installed plugin: Hydra would call it."""
+    if isinstance(node, dict):
+        if (target := node.get("_target_")) is not None and not _is_component(target):
+            raise UserError(f"{place or 'config'}._target_={target} is refused: it names no component of srecycle")
+        for key, value in node.items():
+            _check_targets(value, f"{place}.{key}" if place else str(key))
+    elif isinstance(node, list | ListConfig):
+        for index, value in enumerate(node):
+            _check_targets(value, f"{place}[{index}]")
+
+
+def _is_component(target: Any) -> bool:
+    module = str(target).rpartition(".")[0]
+    plugins = {point.module.partition(".")[0] for point in importlib.metadata.entry_points(group="srecycle.plugins")}
+    if module.partition(".")[0] not in {"srecycle", *plugins}:
+        return False
+    try:
+        found = hydra.utils.get_class(str(target))
+    except (ImportError, AttributeError, ValueError):
+        return False
+    return issubclass(found, Component) and found.__module__ == module
+
+
+def _explained(error: InstantiationException) -> str:
+    """Say in a line which field was refused and why: Hydra wraps the validation error that knows."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ValidationError | UserError):
+        cause = cause.__cause__
+    place = str(error).splitlines()[-1].removeprefix("full_key: ") if "full_key: " in str(error) else ""
+    if isinstance(cause, ValidationError):
+        return "; ".join(_complaints(cause, place))
+    return str(cause or error)
+
+
+def _complaints(error: ValidationError, place: str) -> Iterator[str]:
+    for item in error.errors():
+        field = ".".join([place, *(str(part) for part in item["loc"])]).strip(".")
+        if item["type"] == "unexpected_keyword_argument":
+            yield f"{field} is not a setting of {error.title}{_similar(str(item['loc'][-1]), error.title)}"
+        else:
+            yield f"{field}={item['input']!r}: {item['msg']}"
+
+
+def _similar(name: str, component: str) -> str:
+    known = {cls.__name__: cls for cls in _subclasses(Component)}.get(component)
+    names = [field.name for field in fields(known)] if known else []  # type: ignore[arg-type]
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    return f"{hint}; it has: {', '.join(names)}" if names else hint
+
+
+def _subclasses(cls: type) -> Iterator[type]:
+    for child in cls.__subclasses__():
+        yield child
+        yield from _subclasses(child)
+
+
+if __name__ == "__main__":
+    main()

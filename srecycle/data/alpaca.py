@@ -1,0 +1,38 @@
+"""Samples in the Alpaca format: one record a sample, with columns for instruction, optional input, and output."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from srecycle.config import component
+from srecycle.data.base import Data, Sample
+from srecycle.data.files import records, text
+from srecycle.digest import file_digest
+
+
+@component
+class Alpaca(Data):
+    """An Alpaca-format file: a JSON array, JSON Lines or parquet. Column names are settings."""
+
+    path: Path
+    instruction: str = "instruction"
+    input: str = "input"
+    output: str = "output"
+
+    def samples(self) -> Iterator[Sample]:
+        """Yield the file's samples, texts exactly as they stand."""
+        for number, record in enumerate(records(self.path)):
+            place = f"{self.path}: record {number}"
+            yield Sample(
+                instruction=text(record, self.instruction, place),
+                input=text(record, self.input, place, default=""),
+                response=text(record, self.output, place),
+            )
+
+    @property
+    def description(self) -> str:
+        """Name the source in messages."""
+        return str(self.path)
+
+    def resolved(self) -> Mapping[str, str]:
+        """Identity is the file's content."""
+        return {"path": file_digest(self.path)}

@@ -1,0 +1,74 @@
+"""Reading records from JSON, JSON Lines and parquet files, with errors that name the file, the record and the column."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from srecycle.errors import UserError
+
+
+def records(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a JSON array, JSON Lines (`.jsonl`, `.ndjson`) or parquet file.
+
+    Raises UserError where the file is missing, empty, not UTF-8, or not of its format.
+    """
+    if not path.is_file():
+        raise UserError(f"data.path={path} is not a file: give the path of a .json, .jsonl or .parquet file")
+    if path.suffix == ".parquet":
+        try:
+            for batch in pq.ParquetFile(path).iter_batches():
+                yield from batch.to_pylist()
+        except pa.ArrowException as error:
+            raise UserError(f"{path} is not a readable parquet file: {error}") from error
+        return
+    try:
+        yield from _json_lines(path) if path.suffix in (".jsonl", ".ndjson") else _json_array(path)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}): convert it, with iconv for example") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: line {error.lineno}, column {error.colno} is not JSON: {error.msg}") from error
+
+
+def text(record: dict[str, Any], column: str, place: str, default: str | None = None) -> str:
+    """Return a record's text column. Raises UserError where it is missing (and has no default) or not text."""
+    value = record.get(column, default)
+    if value is None and default is not None:
+        return default
+    if column not in record and default is None:
+        raise UserError(f"{place} has no column {column!r}; it has {', '.join(map(repr, record)) or 'none'}")
+    if not isinstance(value, str):
+        raise UserError(f"{place}: {column!r} should be text, but is {type(value).__name__}")
+    return value
+
+
+def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8-sig") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UserError(f"{path}: line {number} is not JSON: {error.msg}") from error
+            yield _object(record, f"{path}: line {number}")
+
+
+def _json_array(path: Path) -> Iterator[dict[str, Any]]:
+    content = path.read_text(encoding="utf-8-sig")
+    if not content.strip():
+        raise UserError(f"{path} is empty: expected a JSON array of samples")
+    value = json.loads(content)
+    if not isinstance(value, list):
+        raise UserError(f"{path} holds a JSON {type(value).__name__}: expected an array of samples (or name it .jsonl)")
+    for number, record in enumerate(value):
+        yield _object(record, f"{path}: record {number}")
+
+
+def _object(record: Any, place: str) -> dict[str, Any]:
+    if not isinstance(record, dict):
+        raise UserError(f"{place} is a JSON {type(record).__name__}: expected an object with named columns")
+    return record

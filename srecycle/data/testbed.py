@@ -1,0 +1,26 @@
+"""Flawed originals of the micro-world (see srecycle/testbed): lists, operations, and answers with known faults."""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from pydantic import Field
+
+from srecycle.config import component
+from srecycle.data.base import Data, Sample
+from srecycle.testbed.originals import MIX, originals
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@component
+class Testbed(Data):
+    """`count` generated samples; `mix` is the share of each fault ("ok" is none), and every sample carries its label."""
+
+    count: Annotated[int, Field(ge=1)] = 800
+    world_seed: int = 0
+    mix: dict[str, Share] = Field(default_factory=lambda: dict(MIX))
+
+    def samples(self) -> Iterator[Sample]:
+        """Yield the generated samples."""
+        for original in originals(self.count, self.world_seed, self.mix):
+            yield Sample(instruction=original.instruction, input="", response=original.response, label=original.label)

@@ -1,0 +1,3 @@
+"""How a stage maps its work over rows. `engine=NAME` picks one."""
+
+from srecycle.engine.base import Engine as Engine

@@ -1,0 +1,55 @@
+"""Progress of long work: a live bar on a terminal, plain lines (at most one every few seconds) elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class Meter:
+    """Counts the units (rows, requests, steps, ...) of one piece of work."""
+
+    def __init__(self, label: str, total: int, unit: str, bar: Progress | None) -> None:
+        """Start at zero of `total`; with `bar`, draw there, else print lines."""
+        self._label, self._total, self._unit, self._bar = label, total, unit, bar
+        self._done = 0
+        self._started = self._printed = time.monotonic()
+        self._task = bar.add_task(label, total=total) if bar else None
+
+    def advance(self, units: int = 1) -> None:
+        """Count `units` more as done."""
+        self._done += units
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, completed=self._done)
+            return
+        now = time.monotonic()
+        if now - self._printed >= _SECONDS_BETWEEN_LINES:
+            self._printed = now
+            elapsed = now - self._started
+            left = elapsed / max(self._done, 1) * (self._total - self._done)
+            rate = self._done / elapsed
+            say(f"  {self._label}: {self._done}/{self._total} {self._unit}, {rate:.1f}/s, about {left:.0f} s left")
+
+
+@contextmanager
+def metered(label: str, total: int, unit: str = "rows") -> Iterator[Meter]:
+    """Show the progress of a piece of work of `total` units while the block runs."""
+    if not console.is_terminal:
+        yield Meter(label, total, unit, None)
+        return
+    columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
+        yield Meter(label, total, unit, bar)
+
+
+def say(line: str) -> None:
+    """Print one line about the work to standard error (standard output is for results)."""
+    console.print(line, markup=False)
+    sys.stderr.flush()

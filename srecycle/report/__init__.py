@@ -1,0 +1,1 @@
+"""Store records to tables, figures, and one self-contained HTML file."""

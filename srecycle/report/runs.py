@@ -1,0 +1,105 @@
+"""Reading finished runs back from the store, and laying their figures out as a comparison."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from srecycle.errors import UserError
+
+RUN = "run.json"
+_STDERR = "_stderr"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run: what was chosen, which stages stood, and every metric, named `stage/metric`."""
+
+    folder: Path
+    id: str
+    name: str
+    group: str
+    status: str
+    seconds: float
+    overrides: Sequence[str]
+    choices: Mapping[str, str]
+    config: Mapping[str, Any]
+    stages: Sequence[Mapping[str, Any]]
+    metrics: Mapping[str, Any]
+
+    @property
+    def store(self) -> Path:
+        """The root of the store that the run belongs to."""
+        return self.folder.parent.parent
+
+    def artifact(self, label: str) -> Path | None:
+        """Return the directory of one of the run's stages, or None where the run didn't come so far."""
+        for stage in self.stages:
+            if stage["label"] == label:
+                return self.store / "artifacts" / str(stage["stage"]) / str(stage["key"])
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A measured value with its standard error, where it has one."""
+
+    value: float
+    stderr: float | None = None
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run's folder. Raises UserError where it holds no readable run."""
+    try:
+        content = json.loads((folder / RUN).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} holds no readable {RUN}: it is no run of srecycle, or was killed early") from error
+    names = ("id", "name", "group", "status", "seconds", "overrides", "choices", "config", "stages", "metrics")
+    return Run(folder=folder, **{name: content[name] for name in names})
+
+
+def read_runs(store: Path, group: str | None = None) -> list[Run]:
+    """Read all runs of a store (of a group, where given), oldest first. Folders without a `run.json` are left out."""
+    folders = sorted(path.parent for path in (store / "runs").glob(f"*/{RUN}"))
+    runs = [read_run(folder) for folder in folders]
+    return [run for run in runs if group is None or run.group == group]
+
+
+def evaluations(run: Run) -> dict[str, Figure]:
+    """Return the run's evaluation figures by name (`evaluator/task/metric`), standard errors joined to their values."""
+    prefix = "evaluate/"
+    found = {name.removeprefix(prefix): value for name, value in run.metrics.items() if name.startswith(prefix)}
+    return {
+        name: Figure(value=float(value), stderr=_stderr(found, name))
+        for name, value in found.items()
+        if isinstance(value, int | float) and _STDERR not in name
+    }
+
+
+def _stderr(found: Mapping[str, Any], name: str) -> float | None:
+    """Find a metric's standard error: METRIC_stderr, before a filter's name or a split's."""
+    head, _, tail = name.rpartition("/")
+    metric, comma, kind = tail.partition(",")
+    for candidate in (f"{head}/{metric}{_STDERR}{comma}{kind}", f"{head}{_STDERR}/{tail}"):
+        if candidate in found:
+            return float(found[candidate])
+    return None
+
+
+def teacher_requests(run: Run) -> int:
+    """Return how many requests to the teacher the run rests on; runs that share replies count the same ones."""
+    return sum(int(value) for name, value in run.metrics.items() if name.endswith("/requests"))
+
+
+def labels(runs: Iterable[Run]) -> dict[str, str]:
+    """Return a label for each run id: its name, with what sets it apart where several share that name."""
+    runs = list(runs)
+    count = {name: sum(run.name == name for run in runs) for name in {run.name for run in runs}}
+    common = set.intersection(*(set(run.overrides) for run in runs)) if runs else set()
+    return {run.id: run.name if count[run.name] == 1 else _told_apart(run, common) for run in runs}
+
+
+def _told_apart(run: Run, common: set[str]) -> str:
+    own = [item for item in run.overrides if item not in common and not item.startswith(("experiment=", "name="))]
+    return f"{run.name} ({', '.join(own)})" if own else run.name

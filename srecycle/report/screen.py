@@ -1,0 +1,75 @@
+"""Tables on the screen: what a plan would do, and how runs compare. Standard output, so that they can be piped."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from srecycle.report.runs import Figure, Run, evaluations, labels, teacher_requests
+
+if TYPE_CHECKING:
+    from srecycle.runner import PlannedStage
+
+_SHOWN_DIFFERENCES = 4
+_WIDTH_WHERE_PIPED = 160
+
+
+def show_runs(runs: Sequence[Run]) -> None:
+    """Print one line a run: evaluation figures with standard errors, rows kept, teacher requests, seconds."""
+    names = _shown(runs)
+    table = Table(title="Runs", title_justify="left")
+    table.add_column("run")
+    for name in names:
+        table.add_column(_short(name, names), justify="right")
+    for name in ("kept", "teacher requests", "seconds"):
+        table.add_column(name, justify="right")
+    named = labels(runs)
+    for run in runs:
+        figures = evaluations(run)
+        cells = [_cell(figures.get(name)) for name in names]
+        kept = run.metrics.get("assemble/kept", "-")
+        status = "" if run.status == "finished" else f" ({run.status})"
+        table.add_row(
+            escape(named[run.id] + status), *cells, str(kept), str(teacher_requests(run)), f"{run.seconds:.1f}"
+        )
+    _console().print(table)
+
+
+def show_plan(stages: Sequence["PlannedStage"]) -> None:
+    """Print one line a stage: its key, and whether it is there; for the others, what differs from the nearest one."""
+    table = Table(title="Plan", title_justify="left")
+    for name in ("stage", "key", "would", "changed since the nearest one in the store"):
+        table.add_column(name)
+    for stage in stages:
+        shown = [escape(change) for change in stage.changed[:_SHOWN_DIFFERENCES]]
+        if len(stage.changed) > _SHOWN_DIFFERENCES:
+            shown.append(f"and {len(stage.changed) - _SHOWN_DIFFERENCES} more")
+        table.add_row(stage.label, stage.key[:12], stage.how, "\n".join(shown))
+    _console().print(table)
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_WIDTH_WHERE_PIPED)
+
+
+def _shown(runs: Sequence[Run]) -> list[str]:
+    """Return the figures worth a column: those with a standard error, and shares; counts stay in the report."""
+    found: dict[str, Figure] = {}
+    for run in runs:
+        found |= evaluations(run)
+    return [name for name, figure in found.items() if figure.stderr is not None or name.endswith("_share")]
+
+
+def _short(name: str, names: Sequence[str]) -> str:
+    """Leave out leading parts that all columns share."""
+    last = name.rpartition("/")[2]
+    return last if sum(other.rpartition("/")[2] == last for other in names) == 1 else name
+
+
+def _cell(figure: Figure | None) -> str:
+    if figure is None:
+        return "-"
+    return f"{figure.value:.3f}" + (f" ±{figure.stderr:.3f}" if figure.stderr is not None else "")

@@ -1,0 +1,205 @@
+"""The records that travel between stages, and the schemas of the tables that hold them.
+
+A `Row` is one sample of the source. Reflection makes further *versions* of it; every table below `source` is keyed by
+(row id, version) and joined by that key, never by position. A row's id is a hash of its content, so the same sample
+keeps its id in another file, order or subset.
+
+Versions of a row (x instruction, y response):
+
+| version       | pair            |
+|---------------|-----------------|
+| `original`    | (x0, y0)        |
+| `instruction` | (x_ins, y_ins)  |
+| `response`    | (x0, y_res)     |
+| `both`        | (x_ins, y_res') |
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+
+Phase = Literal["instruction", "response"]
+Version = Literal["original", "instruction", "response", "both"]
+
+PHASES: tuple[Phase, ...] = ("instruction", "response")
+VERSIONS: tuple[Version, ...] = ("original", "instruction", "response", "both")
+
+OK = "ok"
+"""The status of a usable candidate and the reason of a usable likelihood; every other value says what went wrong."""
+
+CHALLENGER: Mapping[tuple[Phase, Version], Version] = {
+    ("instruction", "original"): "instruction",
+    ("response", "original"): "response",
+    ("response", "instruction"): "both",
+}
+"""Which version a phase's reflection makes out of which."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """One earlier message of a conversation. `role` is `system`, `user` or `assistant`."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One sample of the source: what the student is asked and what it is trained to answer.
+
+    `position` is the sample's 0-based place in its source, `history` the turns before the last one, and `label` the
+    fault that the source says this sample has (empty where the source doesn't tell; the micro-world does).
+    """
+
+    id: str
+    position: int
+    instruction: str
+    input: str
+    response: str
+    history: tuple[Turn, ...] = ()
+    label: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """What became of one reflection: a new version of a row, or the reason why there is none.
+
+    `status` is "ok" or a reason; texts are empty unless it is "ok". `base` is the version that the teacher was shown.
+    """
+
+    id: str
+    version: Version
+    base: Version
+    status: str
+    instruction: str
+    input: str
+    response: str
+    critique: str
+    reply: str
+    finish_reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likelihood:
+    """The student's mean negative log-likelihoods (nats per token) of one version, and how many tokens each covers.
+
+    `loss_y_given_x` is L(y|x), `loss_y` L(y), `loss_x_given_y` L(x|y') and `loss_x` L(x) (design: the paper, sections
+    3.1 and 3.2). All four are None unless `status` is "ok"; a failure is a reason and never a number.
+    `truncated` is true where a target alone did not fit and was scored in part, the same way in both readings.
+    """
+
+    id: str
+    version: Version
+    status: str
+    loss_y_given_x: float | None
+    loss_y: float | None
+    loss_x_given_y: float | None
+    loss_x: float | None
+    tokens_y: int
+    tokens_x: int
+    truncated: bool
+
+
+_TURN = pa.struct([pa.field("role", pa.string(), False), pa.field("content", pa.string(), False)])
+
+
+def _schema(**fields: pa.DataType) -> pa.Schema:
+    return pa.schema([pa.field(name, kind, nullable=kind in (pa.float64(),)) for name, kind in fields.items()])
+
+
+ROW_SCHEMA = _schema(
+    id=pa.string(),
+    position=pa.int64(),
+    instruction=pa.string(),
+    input=pa.string(),
+    response=pa.string(),
+    history=pa.list_(_TURN),
+    label=pa.string(),
+)
+CANDIDATE_SCHEMA = _schema(
+    id=pa.string(),
+    version=pa.string(),
+    base=pa.string(),
+    status=pa.string(),
+    instruction=pa.string(),
+    input=pa.string(),
+    response=pa.string(),
+    critique=pa.string(),
+    reply=pa.string(),
+    finish_reason=pa.string(),
+)
+LIKELIHOOD_SCHEMA = _schema(
+    id=pa.string(),
+    version=pa.string(),
+    status=pa.string(),
+    loss_y_given_x=pa.float64(),
+    loss_y=pa.float64(),
+    loss_x_given_y=pa.float64(),
+    loss_x=pa.float64(),
+    tokens_y=pa.int64(),
+    tokens_x=pa.int64(),
+    truncated=pa.bool_(),
+)
+DECISION_SCHEMA = _schema(
+    id=pa.string(),
+    incumbent=pa.string(),
+    challenger=pa.string(),
+    chosen=pa.string(),
+    incumbent_value=pa.float64(),
+    challenger_value=pa.float64(),
+    margin=pa.float64(),
+    reason=pa.string(),
+)
+"""One line a row: which version stood, which challenged, which was taken, by which values of the selector's score.
+
+`margin` is how far the challenger is ahead in the selector's preferred direction (negative where it lost).
+"""
+
+TRAINING_SCHEMA = _schema(
+    id=pa.string(),
+    position=pa.int64(),
+    version=pa.string(),
+    instruction=pa.string(),
+    input=pa.string(),
+    response=pa.string(),
+    history=pa.list_(_TURN),
+    label=pa.string(),
+    ifd=pa.float64(),
+    r_ifd=pa.float64(),
+    kept=pa.bool_(),
+    reason=pa.string(),
+)
+"""Every row with the version that the student took; `kept` says whether it is trained on and `reason` why not."""
+
+
+def to_table(records: Iterable[Any], schema: pa.Schema) -> pa.Table:
+    """Write records (dataclass instances) as a table of the given schema."""
+    return pa.Table.from_pylist([asdict(record) for record in records], schema=schema)
+
+
+def to_rows(table: pa.Table) -> list[Row]:
+    """Read a source table back as rows."""
+    return [
+        Row(**{**line, "history": tuple(Turn(**turn) for turn in line["history"])})
+        for line in table.select(ROW_SCHEMA.names).to_pylist()
+    ]
+
+
+def content_id(instruction: str, input: str, response: str, history: Sequence[Turn] = ()) -> str:
+    """Return the 16 hex digits that name this content. The unit separator keeps field borders unambiguous."""
+    parts = [instruction, input, response, *(part for turn in history for part in (turn.role, turn.content))]
+    return hashlib.sha256("\x1f".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def numbered(ids: Iterable[str]) -> list[str]:
+    """Make ids unique: exact duplicates get a running number in order of appearance (`ab`, `ab-2`, `ab-3`)."""
+    seen: Counter[str] = Counter()
+    unique = []
+    for identifier in ids:
+        seen[identifier] += 1
+        unique.append(identifier if seen[identifier] == 1 else f"{identifier}-{seen[identifier]}")
+    return unique

@@ -1,0 +1,132 @@
+"""Running an experiment: materialize its plan in order, tell the tracker, and leave a `run.json`.
+
+    <store>/runs/<run id>/   run.json (what was run, each stage's key and metrics), metrics.jsonl, the tracker's files,
+                             report.html
+
+Only the runner talks to the tracker. Metrics come from the stages' records, so a cached run tracks as much as a new one.
+"""
+
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from srecycle.config import Canonical, field_diff, identity
+from srecycle.experiment import Experiment
+from srecycle.progress import say
+from srecycle.stage import Made, Stage, materialize
+from srecycle.store import Store, write_json
+from srecycle.tracker import RunInfo, Session
+
+
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedStage:
+    """What running would do for a stage: `how` is "hit", "resume" or "run"; `changed` says why it is no hit."""
+
+    label: str
+    stage: str
+    key: str
+    how: Literal["hit", "resume", "run"]
+    changed: list[str]
+
+
+def planned(experiment: Experiment) -> list[PlannedStage]:
+    """Say for each stage whether the store has it, and if not, what differs from the newest like it. Runs nothing."""
+    store = Store(experiment.store)
+    return [_planned(label, stage, store) for label, stage in experiment.plan().items()]
+
+
+def _planned(label: str, stage: Stage, store: Store) -> PlannedStage:
+    how: Literal["hit", "resume", "run"] = "hit"
+    changed: list[str] = []
+    if store.find(stage.name, stage.key) is None:
+        scratch = store.scratch(stage.name, stage.key)
+        how = "resume" if scratch.is_dir() and any(scratch.iterdir()) else "run"
+        diffs = [field_diff(record["payload"], stage.payload) for record in store.records(stage.name)]
+        changed = min(diffs, key=len, default=[])
+    return PlannedStage(label=label, stage=stage.name, key=stage.key, how=how, changed=changed)
+
+
+def run(experiment: Experiment, choices: Mapping[str, str], overrides: list[str]) -> Path:
+    """Run an experiment to its end, and return the run's folder.
+
+    `choices` and `overrides` are what was chosen on the command line; they label the run and decide nothing. Whatever
+    stops the run, its folder says how far it came.
+    """
+    store = Store(experiment.store)
+    plan = experiment.plan()
+    for stage in plan.values():
+        if store.find(stage.name, stage.key) is None:
+            stage.check()
+    info = _run_info(experiment, choices, plan, store)
+    session = experiment.tracker.open(info)
+    started, made, status = time.monotonic(), dict[str, Made](), "failed"
+    try:
+        for label, stage in plan.items():
+            say(f"{label} {stage.key[:8]} ...")
+            made[label] = materialize(stage, store)
+            say(f"{label} {stage.key[:8]} {made[label].how} ({made[label].seconds:.1f} s)")
+            _track(session, label, made[label])
+        status = "finished"
+    finally:
+        described = _described(info, overrides, made, status, time.monotonic() - started)
+        write_json(info.folder / RUN, described)
+        session.finish(status, described["metrics"])
+    return info.folder
+
+
+def _run_info(experiment: Experiment, choices: Mapping[str, str], plan: Mapping[str, Stage], store: Store) -> RunInfo:
+    moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in experiment.name)
+    identifier = f"{moment}-{name[:60]}-{secrets.token_hex(2)}"
+    folder = store.root / "runs" / identifier
+    folder.mkdir()
+    return RunInfo(
+        id=identifier,
+        name=experiment.name,
+        group=experiment.group,
+        folder=folder,
+        choices=choices,
+        config=identity(experiment),
+        keys={label: stage.key for label, stage in plan.items()},
+    )
+
+
+def _track(session: Session, label: str, made: Made) -> None:
+    session.stage(label, made)
+    if (made.artifact.folder / "curve.parquet").is_file():
+        session.curve(label, made.artifact.table("curve"))
+
+
+def _described(
+    info: RunInfo, overrides: list[str], made: Mapping[str, Made], status: str, seconds: float
+) -> dict[str, Any]:
+    stages = [
+        {
+            "label": label,
+            "stage": one.stage.name,
+            "key": one.artifact.key,
+            "how": one.how,
+            "seconds": round(one.seconds, 3),
+        }
+        for label, one in made.items()
+    ]
+    metrics: dict[str, Canonical] = {
+        f"{label}/{name}": value for label, one in made.items() for name, value in one.artifact.metrics.items()
+    }
+    about = {name: value for name, value in asdict(info).items() if name not in ("folder", "keys")}
+    return {
+        **about,
+        "choices": dict(info.choices),
+        "overrides": overrides,
+        "status": status,
+        "started": info.id[:15],
+        "seconds": round(seconds, 3),
+        "stages": stages,
+        "metrics": metrics,
+    }

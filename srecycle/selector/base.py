@@ -1,0 +1,87 @@
+"""What a selector is: it chooses among the versions of each row, from columns that it declares.
+
+To add one: a file here with a subclass that says what it `needs` and how much it prefers each version, and a YAML in
+conf/selector that names it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from srecycle.config import Component, component
+from srecycle.rows import Phase
+
+Matrix = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contest:
+    """The versions that stand against each other, row by row; index 0 is the incumbent.
+
+    `ids` has shape [rows], `usable` and every column [rows, versions]. An unusable version's scores are NaN.
+    """
+
+    phase: Phase
+    ids: npt.NDArray[np.str_]
+    usable: npt.NDArray[np.bool_]
+    columns: Mapping[str, Matrix]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What was chosen: the winning version's index, shape [rows], and the preferences behind it, [rows, versions]."""
+
+    winner: npt.NDArray[np.int64]
+    preference: Matrix
+
+
+@component
+class Selector(Component, ABC):
+    """Chooses the version that it prefers most. `tie` says who wins between equals."""
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    """The score columns that this selector reads (`srecycle.scorer.SCORES`)."""
+
+    score: ClassVar[str | None] = None
+    """The column whose values stand in the decision, where the choice is by one."""
+
+    takes_challengers: ClassVar[bool] = True
+    """False where no challenger can ever win, so that none needs to be made."""
+
+    tie: Literal["incumbent", "challenger"] = "incumbent"
+
+    @abstractmethod
+    def preference(self, contest: Contest) -> Matrix:
+        """Return how much each version is preferred, shape [rows, versions]. Higher wins; NaN is no verdict."""
+
+    def choose(self, contest: Contest) -> Choice:
+        """Choose one version a row.
+
+        A challenger that is unusable or without verdict never wins. Against an incumbent without verdict there is
+        nothing to compare with, so it stands.
+        """
+        preference = self.preference(contest)
+        assert preference.shape == contest.usable.shape, f"{type(self).__name__} returned shape {preference.shape}"
+        standing = np.where(contest.usable, preference, np.nan)
+        ranked = np.where(np.isnan(standing), -np.inf, standing)
+        best = ranked[:, 1:].argmax(axis=1) + 1
+        margin = np.take_along_axis(standing, best[:, None], axis=1)[:, 0] - standing[:, 0]
+        wins = (margin >= 0) if self.tie == "challenger" else (margin > 0)
+        return Choice(winner=np.where(wins, best, 0), preference=standing)
+
+
+@component
+class ScoreSelector(Selector, ABC):
+    """Chooses by one score column; `higher_wins` says in which direction."""
+
+    higher_wins: ClassVar[bool]
+
+    def preference(self, contest: Contest) -> Matrix:
+        """Prefer by the score, in the selector's direction."""
+        assert self.score is not None, f"{type(self).__name__} declares no score"
+        values = contest.columns[self.score]
+        return values if self.higher_wins else -values

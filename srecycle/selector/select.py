@@ -1,0 +1,117 @@
+"""The stage in which the student chooses (steps 2 and 4 of the method).
+
+In: versions, the likelihoods that the selector needs, and in the response phase the decisions of the instruction phase.
+Out: `decisions.parquet`, exactly one line a row, with both values, the margin and the reason.
+"""
+
+from collections import Counter
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from srecycle.config import component
+from srecycle.data import Source
+from srecycle.reflection import Reflect
+from srecycle.reflection.versions import version_table
+from srecycle.rows import CHALLENGER, DECISION_SCHEMA, OK, VERSIONS, Phase
+from srecycle.selector.base import Choice, Matrix, Selector
+from srecycle.selector.grid import VersionGrid, version_grid
+from srecycle.stage import Metrics, Stage, Work
+from srecycle.student import Likelihoods
+
+
+@component
+class Select(Stage):
+    """One decision a row. `before` holds the decisions of the phase before this one."""
+
+    phase: Phase
+    rows: Source
+    reflections: tuple[Reflect, ...] = ()
+    likelihoods: tuple[Likelihoods, ...] = ()
+    before: "Select | None" = None
+    selector: Selector
+
+    @property
+    def name(self) -> str:
+        """The stage's name."""
+        return f"select_{self.phase}"
+
+    def run(self, work: Work) -> Metrics:
+        """Choose, and write the decisions."""
+        likelihoods = [work.read(stage).table("likelihoods") for stage in self.likelihoods]
+        grid = version_grid(version_table(work, self.rows, self.reflections), likelihoods)
+        incumbents = self._incumbents(work, grid)
+        competing = np.stack([incumbents, _challengers(self.phase, incumbents)], axis=1)
+        choice = self.selector.choose(grid.contest(self.phase, competing))
+        table = self._decisions(grid, competing, choice)
+        work.write("decisions", table)
+        return _metrics(table)
+
+    def _incumbents(self, work: Work, grid: VersionGrid) -> npt.NDArray[np.int64]:
+        """Return the version number that stands in each row, shape [rows]."""
+        if self.before is None:
+            return np.zeros(len(grid.ids), dtype=np.int64)
+        decisions = work.read(self.before).table("decisions")
+        chosen = dict(zip(decisions["id"].to_pylist(), decisions["chosen"].to_pylist(), strict=True))
+        return np.array([VERSIONS.index(chosen[identifier]) for identifier in grid.ids], dtype=np.int64)
+
+    def _decisions(self, grid: VersionGrid, competing: npt.NDArray[np.int64], choice: Choice) -> pa.Table:
+        rows = np.arange(len(grid.ids))
+        names = np.array(VERSIONS, dtype=object)
+        values = self._values(grid, competing)
+        columns = {
+            "id": grid.ids,
+            "incumbent": names[competing[:, 0]],
+            "challenger": names[competing[:, 1]],
+            "chosen": names[competing[rows, choice.winner]],
+            "incumbent_value": values[:, 0],
+            "challenger_value": values[:, 1],
+            "margin": choice.preference[:, 1] - choice.preference[:, 0],
+            "reason": _reasons(grid, competing, choice),
+        }
+        arrays = [pa.array(columns[f.name], type=f.type, from_pandas=True) for f in DECISION_SCHEMA]
+        return pa.Table.from_arrays(arrays, schema=DECISION_SCHEMA)
+
+    def _values(self, grid: VersionGrid, competing: npt.NDArray[np.int64]) -> Matrix:
+        if self.selector.score is None:
+            return np.full(competing.shape, np.nan)
+        return np.take_along_axis(grid.columns[self.selector.score], competing, axis=1)
+
+
+def _challengers(phase: Phase, incumbents: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    of = {VERSIONS.index(base): VERSIONS.index(made) for (at, base), made in CHALLENGER.items() if at == phase}
+    return np.vectorize(of.__getitem__, otypes=[np.int64])(incumbents)
+
+
+def _reasons(grid: VersionGrid, competing: npt.NDArray[np.int64], choice: Choice) -> list[str]:
+    """Say in a word why each row was decided as it was."""
+    status = np.take_along_axis(grid.status, competing, axis=1)
+    scored = np.take_along_axis(grid.score_status, competing, axis=1)
+    reasons = []
+    for row, winner in enumerate(choice.winner):
+        incumbent, challenger = choice.preference[row]
+        if status[row, 1] != OK:
+            reasons.append(f"challenger_{status[row, 1]}")
+        elif np.isnan(challenger):
+            reasons.append(f"challenger_{scored[row, 1]}")
+        elif np.isnan(incumbent):
+            reasons.append(f"incumbent_{scored[row, 0]}")
+        elif incumbent == challenger:
+            reasons.append("tie")
+        else:
+            reasons.append("challenger_won" if winner else "incumbent_won")
+    return reasons
+
+
+def _metrics(decisions: pa.Table) -> Metrics:
+    chosen, challenger = decisions["chosen"].to_pylist(), decisions["challenger"].to_pylist()
+    taken = sum(one == other for one, other in zip(chosen, challenger, strict=True))
+    metrics: Metrics = {"rows": len(decisions), "taken": taken, "acceptance": taken / len(decisions)}
+    for name in ("incumbent_value", "challenger_value", "margin"):
+        values = decisions[name].drop_null().to_numpy()
+        if len(values):
+            metrics[f"{name}/mean"] = float(values.mean())
+            metrics[f"{name}/median"] = float(np.median(values))
+    counts = Counter(decisions["reason"].to_pylist())
+    return metrics | {f"reason/{reason}": count for reason, count in sorted(counts.items())}

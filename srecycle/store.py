@@ -1,0 +1,192 @@
+"""The content-addressed store: one directory an artifact, complete when its `record.json` stands.
+
+    <root>/artifacts/<stage>/<key>/   the stage's files, record.json, provenance.json; .work/ while it is being made
+    <root>/runs/<run>/                what one run did: run.json, metrics.jsonl, the tracker's files, the report
+    <root>/locks/                     one lock file a key, held by the process that makes it
+    <root>/ledger.sqlite              every paid reply
+
+`record.json` is renamed into place last. It holds the key, the payload that the key is the hash of, the digests of the
+files and the deterministic metrics: two equal runs write the same bytes. What may differ between them (commit, times,
+hardware, cost) stands in `provenance.json` beside it.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from srecycle.config import Canonical
+from srecycle.digest import file_digest
+from srecycle.errors import UserError
+from srecycle.progress import say
+
+FORMAT = 1
+RECORD, PROVENANCE, WORK = "record.json", "provenance.json", ".work"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """A finished stage's directory and its record."""
+
+    folder: Path
+    record: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """The stage's key."""
+        return str(self.record["key"])
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The deterministic metrics that the stage recorded."""
+        return dict(self.record["metrics"])
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What may differ between equal runs; empty where it was lost."""
+        try:
+            return dict(json.loads((self.folder / PROVENANCE).read_text()))
+        except (OSError, ValueError):
+            return {}
+
+    def table(self, name: str) -> pa.Table:
+        """Read one of the artifact's tables (`NAME.parquet`)."""
+        return pq.read_table(self.folder / f"{name}.parquet")
+
+
+class Store:
+    """A directory of artifacts. Safe for several processes at once."""
+
+    def __init__(self, root: Path) -> None:
+        """Open the store at `root`, creating it (readable by its owner only) where it doesn't exist.
+
+        Raises UserError where the directory can't be made.
+        """
+        self.root = root.expanduser().absolute()
+        try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for name in ("artifacts", "runs", "locks"):
+                (self.root / name).mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"the store {self.root} can't be created ({error.strerror}): set SRECYCLE_STORE or store=PATH"
+            ) from error
+
+    def folder(self, stage: str, key: str) -> Path:
+        """Return the directory of a stage's artifact, whether it exists or not."""
+        return self.root / "artifacts" / stage / key
+
+    def scratch(self, stage: str, key: str) -> Path:
+        """Return where an artifact's unfinished work stands, while there is any."""
+        return self.folder(stage, key) / WORK
+
+    def find(self, stage: str, key: str) -> Artifact | None:
+        """Return the finished artifact of this key, or None. One whose files are gone or cut is not finished."""
+        folder = self.folder(stage, key)
+        try:
+            record = json.loads((folder / RECORD).read_text())
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            say(f"{folder / RECORD} is not readable JSON: {stage} is made again")
+            return None
+        if record["format"] > FORMAT:
+            raise UserError(f"{folder} was written by a newer srecycle (format {record['format']}): update srecycle")
+        for name, entry in record["files"].items():
+            file = folder / name
+            if not file.is_file() or file.stat().st_size != entry["bytes"]:
+                say(f"{file} is missing or has another size than recorded: {stage} is made again")
+                return None
+        return Artifact(folder=folder, record=record)
+
+    def records(self, stage: str) -> Iterator[Mapping[str, Any]]:
+        """Yield the records of every finished artifact of a stage, newest first."""
+        found = sorted(
+            (self.root / "artifacts" / stage).glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime, reverse=True
+        )
+        for path in found:
+            try:
+                yield json.loads(path.read_text())
+            except ValueError:
+                continue
+
+    @contextmanager
+    def lock(self, stage: str, key: str) -> Iterator[None]:
+        """Hold the key's lock. It is the operating system's: a dead owner never blocks anybody."""
+        lock = filelock.FileLock(self.root / "locks" / f"{key}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            say(f"  {stage} {key[:8]} is being made by another process: waiting for it")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def begin(self, stage: str, key: str) -> tuple[Path, Path, bool]:
+        """Prepare the directory of an artifact to be made: its folder, its scratch folder, and whether work was left.
+
+        Whatever a killed process left outside the scratch folder is half-written, and removed.
+        """
+        folder = self.folder(stage, key)
+        scratch = self.scratch(stage, key)
+        scratch.mkdir(parents=True, exist_ok=True)
+        for path in folder.iterdir():
+            if path != scratch:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return folder, scratch, any(scratch.iterdir())
+
+    def commit(
+        self,
+        stage: str,
+        key: str,
+        payload: Canonical,
+        metrics: Mapping[str, Any],
+        provenance: Mapping[str, Any],
+    ) -> Artifact:
+        """Declare the directory complete: digests, provenance, and the record last."""
+        folder = self.folder(stage, key)
+        files = {
+            path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and WORK not in path.relative_to(folder).parts
+        }
+        record = {
+            "format": FORMAT,
+            "stage": stage,
+            "key": key,
+            "payload": payload,
+            "files": files,
+            "metrics": dict(metrics),
+        }
+        write_json(folder / PROVENANCE, provenance)
+        write_json(folder / RECORD, record)
+        shutil.rmtree(folder / WORK, ignore_errors=True)
+        return Artifact(folder=folder, record=record)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader sees the whole of it or nothing: a temporary file, synced, then renamed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w") as stream:
+        json.dump(value, stream, indent=1, sort_keys=True, allow_nan=False)
+        stream.write("\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a table as parquet, whole or not at all. The same table always gives the same bytes."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    pq.write_table(table, temporary, compression="zstd")
+    temporary.replace(path)

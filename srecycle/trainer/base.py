@@ -1,0 +1,136 @@
+"""What a trainer is, and the stage that runs it (step 6 of the method).
+
+In: the training set, of which only kept rows count. Out: `adapter/` (safetensors), `curve.parquet`, and counts of what
+was trained on and what could not be, with reasons. A training set with nothing to train on is an error, not a run.
+"""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from srecycle.config import Component, component
+from srecycle.errors import UserError
+from srecycle.rows import Turn
+from srecycle.selector import Assemble
+from srecycle.stage import Metrics, Stage, Work
+from srecycle.student import PromptTemplate, Student
+from srecycle.student.encoding import Encoded, anchor_ids, encode, token_ids
+from srecycle.student.model import Loaded
+
+CURVE_SCHEMA = pa.schema(
+    [
+        pa.field("step", pa.int64(), False),
+        pa.field("epoch", pa.float64()),
+        pa.field("loss", pa.float64()),
+        pa.field("learning_rate", pa.float64()),
+        pa.field("grad_norm", pa.float64()),
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSet:
+    """Encoded rows in order (the target of each is what is trained on), and why others are missing, by row id."""
+
+    sequences: Sequence[Encoded]
+    refused: dict[str, str]
+
+
+@component
+class Trainer(Component, ABC):
+    """Fine-tunes a student."""
+
+    trains: ClassVar[bool] = True
+
+    @abstractmethod
+    def fit(self, loaded: Loaded, data: TrainingSet, source: str, work: Work) -> Metrics:
+        """Train, write `adapter/` and `curve.parquet` into `work.folder`, and return deterministic metrics.
+
+        `source` names the base model in the adapter. Checkpoints live in `work.scratch`, and a killed training goes on
+        from the last one. Raises UserError where training can't go on (a loss that is not finite).
+        """
+
+
+@component
+class NoTrainer(Trainer):
+    """Trains nothing: the student as it is, for the untuned baseline."""
+
+    trains: ClassVar[bool] = False
+
+    def fit(self, loaded: Loaded, data: TrainingSet, source: str, work: Work) -> Metrics:
+        """Never called: the stage makes an artifact without an adapter."""
+        raise AssertionError("NoTrainer does not train")
+
+
+@component
+class Train(Stage):
+    """Fine-tunes the student on the kept rows."""
+
+    training: Assemble
+    trainer: Trainer
+    student: Student
+    template: PromptTemplate
+
+    @property
+    def name(self) -> str:
+        """The stage's name."""
+        return "train"
+
+    def run(self, work: Work) -> Metrics:
+        """Encode the kept rows, and train on them."""
+        if not self.trainer.trains:
+            return {"rows": 0}
+        table = work.read(self.training).table("training")
+        kept = table.filter(table["kept"]).to_pylist()
+        if not kept:
+            reasons = Counter(table["reason"].to_pylist())
+            why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(4))
+            raise UserError(f"nothing to train on: none of {len(table)} rows was kept ({why}); loosen the keep filters")
+        loaded = self.student.load()
+        data = training_set(loaded, self.template, kept)
+        if not data.sequences:
+            why = ", ".join(f"{count} {reason}" for reason, count in Counter(data.refused.values()).items())
+            raise UserError(f"nothing to train on: all {len(kept)} kept rows were refused ({why})")
+        metrics = self.trainer.fit(loaded, data, self.student.source, work)
+        return {
+            "rows": len(data.sequences),
+            **{f"refused/{why}": count for why, count in sorted(Counter(data.refused.values()).items())},
+            "truncated": sum(sequence.truncated for sequence in data.sequences),
+            "target_tokens": sum(sequence.target_tokens for sequence in data.sequences),
+            **metrics,
+        }
+
+
+def training_set(loaded: Loaded, template: PromptTemplate, kept: Sequence[dict[str, Any]]) -> TrainingSet:
+    """Encode rows for training: the prompt as context; the response and an end of sequence as target.
+
+    Rows whose response is empty are refused with that reason. Contexts that don't fit are cut at their far side, as in
+    scoring, so the prompt never pushes the response out.
+    """
+    tokenizer = loaded.tokenizer
+    refused = {row["id"]: "empty_response" for row in kept if not row["response"].strip()}
+    rows = [row for row in kept if row["id"] not in refused]
+    turns = [tuple(Turn(**turn) for turn in row["history"]) for row in rows]
+    prompts = [
+        template.prompt(row["instruction"], row["input"], turn) for row, turn in zip(rows, turns, strict=True)
+    ]
+    contexts = token_ids(tokenizer, prompts)
+    targets = token_ids(tokenizer, [template.completion(row["response"]) for row in rows])
+    anchor = anchor_ids(tokenizer)
+    end = (int(tokenizer.eos_token_id),) if tokenizer.eos_token_id is not None else ()
+    sequences = [
+        encode(anchor, context, (*target, *end), loaded.max_length)
+        for context, target in zip(contexts, targets, strict=True)
+    ]
+    return TrainingSet(sequences=sequences, refused=refused)
+
+
+def adapter_folder(folder: Path) -> Path | None:
+    """Return the adapter of a training's artifact, or None where nothing was trained."""
+    adapter = folder / "adapter"
+    return adapter if adapter.is_dir() else None
