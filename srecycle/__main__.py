@@ -5,9 +5,11 @@ DictConfig never leaves this file. Users' mistakes end in one line on standard e
 
 import difflib
 import importlib.metadata
+import os
+import re
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +34,16 @@ def main() -> None:
     OmegaConf.register_new_resolver("srecycle.package", lambda path: str(_PACKAGE / path), replace=True)
     wheel = _PACKAGE / "_conf"
     folder = wheel if wheel.is_dir() else _PACKAGE.parent / "conf"
+    if not sys.stderr.isatty():  # the libraries' bars; our own progress prints plain lines there
+        os.environ.setdefault("TQDM_DISABLE", "1")
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets its errors through, and we word them
     try:
         hydra.main(version_base="1.3", config_path=str(folder), config_name="config")(_job)()
-    except UserError as error:
-        _fail(error)
+    except (HydraException, OmegaConfBaseException) as error:
+        if wants_traceback:
+            raise
+        _fail(UserError(_worded(str(error))))
     sys.exit(2 if _failed else 0)
 
 
@@ -85,6 +93,7 @@ def build(config: DictConfig) -> tuple[str, Any]:
         raise UserError(_missing(error)) from error
     assert isinstance(tree, dict)
     tree.pop("hydra", None)
+    tree.pop("seed")  # other values refer to it; by itself it says nothing
     mode = tree.pop("mode")
     if mode not in ("run", "plan"):
         raise UserError(f"mode={mode} is not known: use mode=run or mode=plan")
@@ -95,6 +104,15 @@ def build(config: DictConfig) -> tuple[str, Any]:
         return mode, hydra.utils.instantiate(tree, _convert_="all")
     except InstantiationException as error:
         raise UserError(_explained(error)) from error
+
+
+def _worded(message: str) -> str:
+    """Put what Hydra says of a command line it can't compose into a line."""
+    told = message.partition("Config search path")[0]
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    if match := re.match(r"Could not override '([^']+)'", lines[0]):
+        return f"{match[1]} is no configuration key: `srecycle --cfg job` lists them (with the same group choices)"
+    return "; ".join(line for line in lines if not line.startswith(("full_key", "object_type")))
 
 
 def _missing(error: OmegaConfBaseException) -> str:
@@ -149,13 +167,13 @@ def _complaints(error: ValidationError, place: str) -> Iterator[str]:
 
 def _similar(name: str, component: str) -> str:
     known = {cls.__name__: cls for cls in _subclasses(Component)}.get(component)
-    names = [field.name for field in fields(known)] if known else []  # type: ignore[arg-type]
+    names = [field.name for field in fields(known)] if known and is_dataclass(known) else []
     close = difflib.get_close_matches(name, names, n=1)
     hint = f" (did you mean {close[0]}?)" if close else ""
     return f"{hint}; it has: {', '.join(names)}" if names else hint
 
 
-def _subclasses(cls: type) -> Iterator[type]:
+def _subclasses(cls: type[Component]) -> Iterator[type[Component]]:
     for child in cls.__subclasses__():
         yield child
         yield from _subclasses(child)

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import MISSING, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, dataclass_transform
+from typing import Any, ClassVar, TypeVar, cast, dataclass_transform
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
@@ -31,7 +31,7 @@ def runtime(default: Any = MISSING) -> Any:
 def component(cls: type[T]) -> type[T]:
     """Make a class a component: frozen, keyword-only, strict about unknown keys, validated on construction."""
     settings = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False, validate_default=True)
-    return pydantic_dataclass(frozen=True, kw_only=True, config=settings)(cls)
+    return cast(type[T], pydantic_dataclass(frozen=True, kw_only=True, config=settings)(cls))
 
 
 class Component:

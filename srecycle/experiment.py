@@ -154,4 +154,6 @@ class Experiment(Component):
 
     @property
     def _needs_likelihoods(self) -> bool:
-        return any(part.needs for part in (*self.selector.values(), *self.keep.values()))
+        return any(selector.needs for selector in self.selector.values()) or any(
+            keep.needs for keep in self.keep.values()
+        )

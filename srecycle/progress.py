@@ -1,7 +1,9 @@
 """Progress of long work: a live bar on a terminal, plain lines (at most one every few seconds) elsewhere."""
 
+import logging as logging_module
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -47,6 +49,31 @@ def metered(label: str, total: int, unit: str = "rows") -> Iterator[Meter]:
     columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
         yield Meter(label, total, unit, bar)
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Silence what the model libraries say about themselves while the block runs: their errors still come through."""
+    from datasets.utils import logging as datasets_logging
+    from transformers.utils import logging
+
+    verbosity, datasets_verbosity = logging.get_verbosity(), datasets_logging.get_verbosity()
+    loggers = [logging_module.getLogger(name) for name in ("lm_eval", "lm-eval", "wandb")]
+    levels = [logger.level for logger in loggers]
+    logging.set_verbosity_error()
+    datasets_logging.set_verbosity_error()
+    for logger in loggers:
+        logger.setLevel(logging_module.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            yield
+        finally:
+            logging.set_verbosity(verbosity)
+            datasets_logging.set_verbosity(datasets_verbosity)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 def say(line: str) -> None:

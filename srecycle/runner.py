@@ -3,7 +3,7 @@
     <store>/runs/<run id>/   run.json (what was run, each stage's key and metrics), metrics.jsonl, the tracker's files,
                              report.html
 
-Only the runner talks to the tracker. Metrics come from the stages' records, so a cached run tracks as much as a new one.
+Only the runner talks to the tracker. Metrics come from the stages' records, so a cached run tracks as much as any.
 """
 
 import secrets
@@ -20,8 +20,6 @@ from srecycle.progress import say
 from srecycle.stage import Made, Stage, materialize
 from srecycle.store import Store, write_json
 from srecycle.tracker import RunInfo, Session
-
-
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,17 +63,17 @@ def run(experiment: Experiment, choices: Mapping[str, str], overrides: list[str]
             stage.check()
     info = _run_info(experiment, choices, plan, store)
     session = experiment.tracker.open(info)
+    say(f"{info.name} ({info.id})")
     started, made, status = time.monotonic(), dict[str, Made](), "failed"
     try:
         for label, stage in plan.items():
-            say(f"{label} {stage.key[:8]} ...")
-            made[label] = materialize(stage, store)
-            say(f"{label} {stage.key[:8]} {made[label].how} ({made[label].seconds:.1f} s)")
+            made[label] = one = materialize(stage, store)
+            say(f"  {one.how:6} {label} {stage.key[:8]}" + ("" if one.how == "hit" else f" ({one.seconds:.1f} s)"))
             _track(session, label, made[label])
         status = "finished"
     finally:
         described = _described(info, overrides, made, status, time.monotonic() - started)
-        write_json(info.folder / RUN, described)
+        write_json(info.folder / "run.json", described)
         session.finish(status, described["metrics"])
     return info.folder
 

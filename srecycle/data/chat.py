@@ -16,6 +16,7 @@ from srecycle.digest import file_digest
 from srecycle.errors import UserError
 from srecycle.rows import Turn
 
+_FIELDS = {"messages": ("role", "content"), "conversations": ("from", "value")}
 _ROLES = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assistant", "system": "system"}
 
 
@@ -44,12 +45,10 @@ class Chat(Data):
 
 
 def _turns(record: dict[str, Any], place: str) -> list[Turn]:
-    for column, role_name, content_name in (("messages", "role", "content"), ("conversations", "from", "value")):
-        if column in record:
-            messages = record[column]
-            break
-    else:
+    column = next((name for name in _FIELDS if name in record), None)
+    if column is None:
         raise UserError(f"{place} has neither 'messages' nor 'conversations'; it has {', '.join(map(repr, record))}")
+    messages, (role_name, content_name) = record[column], _FIELDS[column]
     if not isinstance(messages, list):
         raise UserError(f"{place}: {column!r} should be a list of messages, but is {type(messages).__name__}")
     turns = []

@@ -1,4 +1,4 @@
-"""Reading records from JSON, JSON Lines and parquet files, with errors that name the file, the record and the column."""
+"""Reading records from JSON, JSON Lines and parquet files, with errors that name file, record and column."""
 
 import json
 from collections.abc import Iterator

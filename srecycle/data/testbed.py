@@ -7,18 +7,18 @@ from pydantic import Field
 
 from srecycle.config import component
 from srecycle.data.base import Data, Sample
-from srecycle.testbed.originals import MIX, originals
+from srecycle.testbed.originals import originals
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @component
 class Testbed(Data):
-    """`count` generated samples; `mix` is the share of each fault ("ok" is none), and every sample carries its label."""
+    """`count` generated samples; `mix` is the share of each fault ("ok" is none); samples carry labels."""
 
     count: Annotated[int, Field(ge=1)] = 800
     world_seed: int = 0
-    mix: dict[str, Share] = Field(default_factory=lambda: dict(MIX))
+    mix: dict[str, Share]
 
     def samples(self) -> Iterator[Sample]:
         """Yield the generated samples."""

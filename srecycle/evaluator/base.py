@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from srecycle.config import Component, component, runtime
+from srecycle.progress import quiet_libraries
 from srecycle.selector import Assemble
 from srecycle.stage import Metrics, Stage, Work
 from srecycle.student import PromptTemplate, Student
@@ -35,10 +36,9 @@ class Subject:
             return loaded
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(loaded.model, self.adapter).eval()
-        return Loaded(
-            model=model, tokenizer=loaded.tokenizer, device=loaded.device, max_length=loaded.max_length
-        )
+        with quiet_libraries():
+            model = PeftModel.from_pretrained(loaded.model, self.adapter).eval()
+        return Loaded(model=model, tokenizer=loaded.tokenizer, device=loaded.device, max_length=loaded.max_length)
 
 
 @component

@@ -1,17 +1,15 @@
 """Benchmarks by EleutherAI's lm-evaluation-harness, through its own API.
 
-Identity: the tasks, their settings, the harness's version, and the content of local task folders. Per-sample outputs are
-kept in `samples.jsonl`, the harness's table of results in `results.json`.
+Identity: the tasks, their settings, the harness's version, and the content of local task folders. Per-sample outputs
+are kept in `samples.jsonl`, the harness's table of results in `results.json`.
 """
 
 import importlib.metadata
 import json
-import os
 from collections.abc import Mapping
-from contextlib import contextmanager
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
+from unittest import mock
 
 from pydantic import Field
 
@@ -19,6 +17,7 @@ from srecycle.config import component, runtime
 from srecycle.digest import folder_digest
 from srecycle.errors import UserError
 from srecycle.evaluator.base import Evaluator, Subject
+from srecycle.progress import console, quiet_libraries
 from srecycle.stage import Metrics, Work
 from srecycle.store import write_json
 from srecycle.student.model import Loaded
@@ -79,23 +78,17 @@ def run_tasks(
     Raises UserError where a task is unknown or its data can't be had.
     """
     from lm_eval import simple_evaluate
-    from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    with _quiet():
+    # The harness asks git for the commit of the folder that it is run in: noise on the screen, and no fact about it.
+    with quiet_libraries(), mock.patch("lm_eval.evaluator.get_git_commit_hash", return_value=None):
         local = [str(include_path)] if include_path else None
         manager = TaskManager(include_path=local, include_defaults=False) if local else None
         if manager is None or not all(task in manager.all_tasks for task in tasks):
             manager = TaskManager(include_path=local)
         if unknown := [task for task in tasks if task not in manager.all_tasks]:
             raise UserError(f"lm-eval knows no task {', '.join(unknown)}: `lm-eval ls tasks` lists them")
-        model = HFLM(
-            pretrained=loaded.model,
-            tokenizer=loaded.tokenizer,
-            batch_size=batch_size,
-            max_length=loaded.max_length,
-            device=str(loaded.device),
-        )
+        model = _harness_model(loaded, batch_size)
         try:
             outcome = simple_evaluate(
                 model=model,
@@ -113,6 +106,31 @@ def run_tasks(
         except ConnectionError as error:
             raise UserError(f"the data of {', '.join(tasks)} can't be fetched: {error}") from error
     return _kept(outcome, work)
+
+
+def _harness_model(loaded: Loaded, batch_size: int) -> Any:
+    """Wrap a loaded model for the harness, which draws its progress bars on terminals only."""
+    from lm_eval.models.huggingface import HFLM
+
+    quiet = not console.is_terminal
+
+    class Model(HFLM):  # type: ignore[misc]
+        def generate_until(self, requests: Any, disable_tqdm: bool = False) -> Any:
+            return super().generate_until(requests, disable_tqdm=disable_tqdm or quiet)
+
+        def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
+            return super().loglikelihood(requests, disable_tqdm=disable_tqdm or quiet)
+
+        def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> Any:
+            return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm or quiet)
+
+    return Model(
+        pretrained=loaded.model,
+        tokenizer=loaded.tokenizer,
+        batch_size=batch_size,
+        max_length=loaded.max_length,
+        device=str(loaded.device),
+    )
 
 
 def _kept(outcome: dict[str, Any], work: Work) -> Metrics:
@@ -138,22 +156,3 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
         if kind and isinstance(value, int | float) and not isinstance(value, bool):
             numbers[metric if kind == "none" else f"{metric},{kind}"] = float(value)
     return numbers
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence progress bars and the notes that the libraries print while the block runs."""
-    import datasets
-    from transformers.utils import logging
-
-    before = os.environ.get("TQDM_DISABLE")
-    os.environ["TQDM_DISABLE"] = "1"
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if before is None:
-            del os.environ["TQDM_DISABLE"]

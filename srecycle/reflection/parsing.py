@@ -18,14 +18,15 @@ from srecycle.rows import OK, Phase
 _DECORATION = r"[ \t]*(?:[#>*_]+[ \t]*)?"
 _TRAIL = r"[*_]*[ \t]*:?[ \t]*[*_]*"
 _REFUSAL = re.compile(
-    r"\s*(?:i(?:'|’)?m (?:very |so )?sorry|i apologi[sz]e|sorry|i can(?:no|'|’)t|i am (?:unable|not able|sorry)|as an ai\b)",
+    r"\s*(?:i['\u2019]?m (?:very |so )?sorry|i apologi[sz]e|sorry|i can(?:no|['\u2019])t"
+    r"|i am (?:unable|not able|sorry)|as an ai\b)",
     re.IGNORECASE,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parsed:
-    """What a reply says. Texts are empty unless `status` is "ok"; then `instruction` is set in the instruction phase."""
+    """What a reply says. Texts are empty unless `status` is "ok"; `instruction` only the instruction phase sets."""
 
     status: str
     critique: str = ""
@@ -67,7 +68,9 @@ def _last_segment(text: str, name: str, *, may_lack_end: bool) -> tuple[int, str
     """Return where the last segment of this name starts and what it holds, or None."""
     words = r"[ \t]+".join(map(re.escape, name.split()))
     opening = re.compile(rf"^{_DECORATION}\[[ \t]*{words}[ \t]*\]{_TRAIL}", re.IGNORECASE | re.MULTILINE)
-    closing = re.compile(rf"^{_DECORATION}\[[ \t]*End[ \t]*\]|\[[ \t]*End[ \t]*\][*_ \t]*$", re.IGNORECASE | re.MULTILINE)
+    closing = re.compile(
+        rf"^{_DECORATION}\[[ \t]*End[ \t]*\]|\[[ \t]*End[ \t]*\][*_ \t]*$", re.IGNORECASE | re.MULTILINE
+    )
     openings = list(opening.finditer(text))
     for start in reversed(openings):
         if stop := closing.search(text, start.end()):

@@ -6,7 +6,7 @@ are `{instruction}`, `{response}`, `{input_block}`, `{history_block}`, `{instruc
 wording is identity; `scope` is not, since it shapes the plan and not a request.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from srecycle.config import Component, component, runtime

@@ -13,7 +13,9 @@ from srecycle.reflection.reflect import Reflect
 from srecycle.rows import OK, ROW_SCHEMA, VERSIONS
 from srecycle.stage import Work
 
-VERSION_SCHEMA = pa.schema([*ROW_SCHEMA, pa.field("version", pa.string(), False), pa.field("status", pa.string(), False)])
+VERSION_SCHEMA = pa.schema(
+    [*ROW_SCHEMA, pa.field("version", pa.string(), False), pa.field("status", pa.string(), False)]
+)
 
 _KEEPS_HISTORY = ("original", "response")
 """A new instruction stands alone; a new response still answers inside its conversation."""

@@ -1,7 +1,7 @@
 """What is scored, and how likelihoods become scores.
 
-IFD(y|x) = exp(L(y|x) - L(y)), the paper's section 3.1: how much the instruction helps to predict the response; higher is
-harder. r-IFD(x|y) = exp(L(x|y') - L(x)), section 3.2: the same with the sides changed, y' being the response inside a
+IFD(y|x) = exp(L(y|x) - L(y)), the paper's section 3.1: how much the instruction helps to predict the response; higher
+is harder. r-IFD(x|y) = exp(L(x|y') - L(x)), section 3.2: the same, sides changed, y' being the response inside a
 request to guess its instruction; lower means that the instruction follows from the response.
 """
 
@@ -31,7 +31,7 @@ class Scorer(Component):
 
     reversed_request: Annotated[str, Field(pattern=r"\{response\}")]
     score_eos: bool = False
-    batch_tokens: Annotated[int, Field(ge=1)] = runtime(8192)
+    batch_tokens: Annotated[int, Field(ge=1)] = runtime(4096)
 
     def request(self, response: str) -> str:
         """Return y': the request to guess the instruction that this response answers."""
@@ -43,9 +43,7 @@ def scores(losses: Mapping[str, Column]) -> dict[str, Column]:
 
     Returns ratios of perplexities (`ifd`, `r_ifd`), ratios of losses (`..._loss_ratio`) and `perplexity`, ppl(y|x).
     """
-    y_given_x, y, x_given_y, x = (
-        losses[name] for name in ("loss_y_given_x", "loss_y", "loss_x_given_y", "loss_x")
-    )
+    y_given_x, y, x_given_y, x = (losses[name] for name in ("loss_y_given_x", "loss_y", "loss_x_given_y", "loss_x"))
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         computed = {
             "ifd": np.exp(y_given_x - y),

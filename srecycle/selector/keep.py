@@ -20,7 +20,7 @@ Reasons = npt.NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """What the student took: the version's name, its scores, and why scores are missing; every array of shape [rows]."""
+    """What the student took: the version's name, its scores, and why some are missing; arrays of shape [rows]."""
 
     version: npt.NDArray[Any]
     score_status: npt.NDArray[Any]

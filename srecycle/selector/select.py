@@ -81,7 +81,7 @@ class Select(Stage):
 
 def _challengers(phase: Phase, incumbents: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     of = {VERSIONS.index(base): VERSIONS.index(made) for (at, base), made in CHALLENGER.items() if at == phase}
-    return np.vectorize(of.__getitem__, otypes=[np.int64])(incumbents)
+    return np.array([of[int(incumbent)] for incumbent in incumbents], dtype=np.int64)
 
 
 def _reasons(grid: VersionGrid, competing: npt.NDArray[np.int64], choice: Choice) -> list[str]:

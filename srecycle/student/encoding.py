@@ -49,9 +49,7 @@ def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[tuple[int, ...]]:
     return [tuple(ids) for ids in encoded]
 
 
-def encode(
-    anchor: tuple[int, ...], context: tuple[int, ...], target: tuple[int, ...], max_length: int
-) -> Encoded:
+def encode(anchor: tuple[int, ...], context: tuple[int, ...], target: tuple[int, ...], max_length: int) -> Encoded:
     """Join one sequence of at most `max_length` tokens.
 
     A context that doesn't fit loses its far side (its beginning). A target that doesn't fit beside the anchor alone
@@ -62,6 +60,4 @@ def encode(
     context_room = room - len(kept_target)
     kept_context = context[len(context) - context_room :] if len(context) > context_room else context
     ids = anchor + kept_context + kept_target
-    return Encoded(
-        ids=ids, target_start=len(ids) - len(kept_target), truncated=len(kept_target) < len(target)
-    )
+    return Encoded(ids=ids, target_start=len(ids) - len(kept_target), truncated=len(kept_target) < len(target))

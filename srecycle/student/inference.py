@@ -13,7 +13,7 @@ import torch
 from srecycle.student.encoding import Encoded
 from srecycle.student.model import Loaded
 
-_HEAD_POSITIONS = 4096
+_HEAD_POSITIONS = 1024
 """Log-softmax is taken over at most this many positions at a time: [positions, vocabulary] in fp32 is what grows."""
 
 
@@ -57,13 +57,9 @@ def _batch_losses(loaded: Loaded, batch: Sequence[Encoded]) -> list[float]:
         logits_to_keep=targets + 1,
     ).logits[:, :-1]
     wanted = ids[:, width - targets :].to(loaded.device)
-    flat = [
-        -torch.log_softmax(some.float(), dim=-1).gather(1, labels[:, None])[:, 0]
-        for some, labels in zip(
-            logits.flatten(0, 1).split(_HEAD_POSITIONS), wanted.flatten().split(_HEAD_POSITIONS), strict=True
-        )
-    ]
+    chunks = zip(
+        torch.split(logits.flatten(0, 1), _HEAD_POSITIONS), torch.split(wanted.flatten(), _HEAD_POSITIONS), strict=True
+    )
+    flat = [-torch.log_softmax(some.float(), dim=-1).gather(1, labels[:, None])[:, 0] for some, labels in chunks]
     losses = torch.cat(flat).view(len(batch), targets).double().cpu()
-    return [
-        float(losses[line, targets - sequence.target_tokens :].mean()) for line, sequence in enumerate(batch)
-    ]
+    return [float(losses[line, targets - sequence.target_tokens :].mean()) for line, sequence in enumerate(batch)]

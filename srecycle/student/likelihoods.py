@@ -13,10 +13,12 @@ from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from srecycle.config import component, runtime
 from srecycle.data import Source
 from srecycle.engine import Engine
+from srecycle.progress import say
 from srecycle.reflection import Reflect
 from srecycle.reflection.versions import version_table
 from srecycle.rows import LIKELIHOOD_SCHEMA, OK, Likelihood, Turn, to_table
@@ -60,9 +62,16 @@ class Likelihoods(Stage):
         work.write("likelihoods", table)
         seconds = time.monotonic() - started
         work.notes.update(batch_tokens=self.scorer.batch_tokens, rows_per_second=round(len(rows) / seconds, 2))
+        above_one = _share_above_one(table)
+        if above_one is not None and above_one > 0.5:
+            say(
+                f"  warning: IFD is above 1 for {above_one:.0%} of the versions: their instructions make responses "
+                "less likely to this student; is template=NAME the format that it was trained on?"
+            )
         statuses = Counter(table["status"].to_pylist())
         return {
             "versions": len(table),
+            "ifd_above_one_share": above_one,
             "truncated": sum(table["truncated"].to_pylist()),
             "anchor": anchor_name(loaded.tokenizer),
             **{f"status/{status}": count for status, count in sorted(statuses.items())},
@@ -102,6 +111,12 @@ class Likelihoods(Stage):
                 ((), instructions[place]),
             )
         ]
+
+
+def _share_above_one(table: pa.Table) -> float | None:
+    """Return the share of scored versions with IFD > 1, or None where nothing was scored."""
+    higher = pc.greater(table["loss_y_given_x"], table["loss_y"]).drop_null()
+    return float(pc.mean(higher).as_py()) if len(higher) else None
 
 
 def _mean_losses(loaded: Loaded, sequences: Sequence[Encoded], batch_tokens: int) -> list[float]:

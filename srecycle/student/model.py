@@ -35,8 +35,8 @@ class Loaded:
 class Student(Component):
     """A causal language model at `path`: a folder, or a hub id at a `revision`.
 
-    `max_length` (tokens, for scoring and training alike) is cut to what model and tokenizer can take. `threads` is the number of CPU threads (default: torch's
-    own choice), `device` "auto", "cpu", "cuda", "cuda:1", ...
+    `max_length` (tokens, for scoring and training alike) is cut to what model and tokenizer can take. `threads` is the
+    number of CPU threads (default: torch's own choice), `device` "auto", "cpu", "cuda", "cuda:1", ...
     """
 
     path: str

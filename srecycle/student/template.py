@@ -3,8 +3,8 @@
     prompt     = preamble + (user + response + turn_end)* + user
     completion = response_prefix + response
 
-`user` has `{instruction}`, `user_with_input` also `{input}`. A prompt never ends in the space that separates it from the
-completion: that space is the completion's `response_prefix`, so that joining token ids equals what is trained.
+`user` has `{instruction}`, `user_with_input` also `{input}`. A prompt never ends in the space that separates it from
+the completion: that space is the completion's `response_prefix`, so that joining token ids equals what is trained.
 """
 
 from collections.abc import Sequence

@@ -31,7 +31,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """A teacher's reply. `finish_reason` is "stop", "length" or the server's word; tokens and dollars are what it cost."""
+    """A teacher's reply. `finish_reason` is "stop", "length" or the server's word; tokens and dollars its cost."""
 
     text: str
     finish_reason: str = "stop"

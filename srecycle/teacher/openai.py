@@ -100,7 +100,9 @@ class OpenAITeacher(Teacher):
         )
         stopped = threading.Event()
         with client, ThreadPoolExecutor(self.concurrency) as pool:
-            waiting = {key: pool.submit(self._ask, client, key, field, ledger, stopped) for key, field in missing.items()}
+            waiting = {
+                key: pool.submit(self._ask, client, key, field, ledger, stopped) for key, field in missing.items()
+            }
             try:
                 return {key: future.result() for key, future in waiting.items()}
             except BaseException:
@@ -131,9 +133,7 @@ class OpenAITeacher(Teacher):
                     break
             else:
                 seconds = time.monotonic() - started
-                ledger.keep(
-                    key, reply, provider=self._provider, request=fields, seconds=seconds, attempts=attempt
-                )
+                ledger.keep(key, reply, provider=self._provider, request=fields, seconds=seconds, attempts=attempt)
                 return reply
         say(f"  a request was given up after {self.attempts} attempts ({reason}); its row is kept with that reason")
         return Reply(text="", finish_reason="", status="teacher_failed")

@@ -5,7 +5,8 @@ met them. So all four occur in pre-training, which is hereby disclosed:
 1. the forward prompt filled with an instruction, followed by a reply (IFD's conditional part; what fine-tuning trains);
 2. the forward prompt filled with the reversed request, followed by an instruction (r-IFD's conditional part);
 3. a bare instruction after the beginning-of-sequence token; 4. a bare response after it (the direct parts).
-What follows form 1 in pre-training is mostly no answer (see `curriculum`): the base knows the world, not the assistant's part.
+What follows form 1 in pre-training is mostly no answer (see `curriculum`): the base knows the world, not the
+assistant's part.
 """
 
 from typing import Final

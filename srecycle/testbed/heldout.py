@@ -48,7 +48,7 @@ def task_name(split: str) -> str:
 
 
 def held_out(split: str, count: int, seed: int) -> list[dict[str, str]]:
-    """Questions and right answers of a split. The same arguments give the same list. ValueError for an unknown split."""
+    """Questions and right answers of a split. Deterministic. ValueError for an unknown split."""
     if split not in _SAMPLERS:
         raise ValueError(f"split: {split!r} is none of {SPLITS}")
     rng = random.Random(f"held out {split} {seed}")
@@ -57,10 +57,11 @@ def held_out(split: str, count: int, seed: int) -> list[dict[str, str]]:
 
 
 def write_task(folder: Path | str, count: int, seed: int, anchor: str = ANCHOR) -> None:
-    """Write the folder for `TaskManager(include_defaults=False, include_path=folder)`: one JSONL and one YAML a split, and
-    the YAML of the group, whose score is the plain mean over splits.
+    """Write the folder for `TaskManager(include_defaults=False, include_path=folder)`: one JSONL and one YAML a split,
+    and the YAML of the group, whose score is the plain mean over splits.
 
-    `anchor` stands before every prompt: the tokenizer adds no beginning-of-sequence token by itself, and training has one.
+    `anchor` stands before every prompt: the tokenizer adds no beginning-of-sequence token by itself, and training has
+    one.
     """
     folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final, Literal, get_args
 
 from srecycle.testbed.wording import Worked, final_answer, has_noise, parse_instruction, parse_worked
-from srecycle.testbed.world import OPERATIONS, Items, Task, is_possible, states, truth
+from srecycle.testbed.world import Items, Task, is_possible, states, truth
 
 Verdict = Literal[
     "ok", "noisy", "ambiguous", "refusal", "off_topic", "mismatched", "drifted", "wrong_step", "wrong_answer"
@@ -67,13 +67,11 @@ def _flaw_of_terse(task: Task, answer: Items) -> Verdict | None:
 
 
 def is_within_reach(task: Task, answer: Items) -> bool:
-    """Whether at least half of an answer's items occur in the task's list or in any of its states: a slip, not another task."""
+    """Whether at least half of an answer's items occur in the task's list or states: a slip, not another task."""
     reachable = set(task.items).union(*states(task))
     return 2 * sum(item in reachable for item in answer) >= len(answer)
 
 
 def _carried_out(items: Items, operations: tuple[str, ...]) -> Items | None:
     task = Task(items=items, operations=operations)
-    if not is_possible(task) or any(name not in OPERATIONS for name in operations):
-        return None
-    return states(task)[-1]
+    return states(task)[-1] if is_possible(task) else None

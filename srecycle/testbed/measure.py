@@ -1,7 +1,7 @@
 """A student's accuracy on the held-out splits by greedy decoding, without lm-eval: for building bases and quick looks.
 
-`opened` puts the opening of a worked response ("we begin with 3 6 4 .") after the prompt: the skill that a base has once it
-is made to answer, against the habit of answering, which it mostly lacks.
+`opened` puts the opening of a worked response ("we begin with 3 6 4 .") after the prompt: the skill that a base has
+once it is made to answer, against the habit of answering, which it mostly lacks.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class Original:
 
 
 def originals(count: int, seed: int, mix: Mapping[str, float] = MIX) -> list[Original]:
-    """That many originals; `mix` gives each label's share (they need not sum to one). The same arguments give the same list.
+    """That many originals; `mix` gives each label's share (they need not sum to one). Deterministic.
 
     ValueError for a label that no writer makes, or for shares that are negative or all zero.
     """
@@ -126,7 +126,8 @@ def _write_noisy(rng: random.Random) -> tuple[str, str]:
 
 
 def wrong_terse_response(task: Task, rng: random.Random) -> str:
-    """A slip: one item of the answer changed, two swapped, or one operation taken for another. Never the truth."""
+    """A slip: one item of the answer changed, two swapped, or one operation taken for another; where chance finds none,
+    the list as it was. Never the truth of a trainable task."""
     right = states(task)[-1]
     for _ in range(_ATTEMPTS):
         slip = rng.choice((_with_changed_item, _with_swapped_items))(right, rng)
@@ -134,8 +135,7 @@ def wrong_terse_response(task: Task, rng: random.Random) -> str:
             slip = states(with_replaced_operation(task, rng, WEIGHTS))[-1]
         if " ".join(slip) != truth(task) and is_within_reach(task, slip):
             return f"{' '.join(slip)} ."
-    # A one-item answer from a short list of its own kind always has a neighbour within reach: the list's other items.
-    return f"{next((item for item in task.items if item != right[0]), right[0] + ' ' + right[0])} ."
+    return f"{' '.join(task.items)} ."
 
 
 def _with_changed_item(items: Items, rng: random.Random) -> Items:

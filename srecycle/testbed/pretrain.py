@@ -2,8 +2,8 @@
 
     python -m srecycle.testbed.pretrain --student weak --out DIR [--seed 0]
 
-`DIR/STUDENT` gets the model's files, `DIR/manifest.json` their digests, the command, seed, steps and accuracies. A rebuild
-elsewhere is compared by accuracy, not by digest: threads and libraries change the last bits.
+`DIR/STUDENT` gets the model's files, `DIR/manifest.json` their digests, the command, seed, steps and accuracies. A
+rebuild elsewhere is compared by accuracy, not by digest: threads and libraries change the last bits.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ STUDENTS: Final = {
         width=96,
         layers=3,
         heads=4,
-        steps=1500,
+        steps=1700,
         first_steps=300,
         documents_per_step=96,
         learning_rate=0.02,
@@ -64,10 +64,10 @@ STUDENTS: Final = {
         width=112,
         layers=3,
         heads=4,
-        steps=2400,
+        steps=2200,
         first_steps=300,
         documents_per_step=96,
-        learning_rate=0.04,
+        learning_rate=0.02,
         mixture=Mixture(shares=SHARES, partial_weight=0.3, operation_counts={1: 0.45, 2: 0.35, 3: 0.20}),
     ),
 }
@@ -114,8 +114,8 @@ def pretrain(student: Student, seed: int) -> tuple[LlamaForCausalLM, PreTrainedT
 
 
 def _optimizers(model: LlamaForCausalLM, student: Student) -> list[tuple[torch.optim.Optimizer, float]]:
-    """Muon for the matrices inside the layers, AdamW for embeddings and norms; each with its peak learning rate. On this
-    world Muon learns in 300 steps what AdamW alone had not learnt in 1,000."""
+    """Muon for the matrices inside the layers, AdamW for embeddings and norms; each with its peak learning rate. On
+    this world Muon learns in 300 steps what AdamW alone had not learnt in 1,000."""
     inner: list[torch.nn.Parameter] = []
     outer: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
@@ -169,14 +169,19 @@ def _encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> dict[st
     return {"input_ids": encoded["input_ids"], "labels": labels}
 
 
-def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> dict[str, str]:
-    """Write the base's files (weights in float16) and return the digest of each."""
+def save(model: LlamaForCausalLM, folder: Path) -> dict[str, str]:
+    """Write the base's files and return the digest of each. Weights are stored in float16, to be loaded in float32."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
         old.unlink()
     model.half().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
     model.float()
+    build_tokenizer().save_pretrained(folder)
+    # A loader that follows the configuration must not compute in the storage's precision.
+    settings = folder / "config.json"
+    settings.write_text(settings.read_text(encoding="utf-8").replace('"float16"', '"float32"'), encoding="utf-8")
+    for path in folder.iterdir():
+        path.chmod(0o644)
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
 
@@ -198,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "steps": student.steps,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "seconds_on_one_thread": round(seconds),
-        "files": save(model, tokenizer, chosen.out / chosen.student),
+        "files": save(model, chosen.out / chosen.student),
         "test": {"count_per_split": TEST_COUNT, "seed": TEST_SEED},
     }
     model = LlamaForCausalLM.from_pretrained(chosen.out / chosen.student, dtype=torch.float32).eval()

@@ -1,8 +1,9 @@
 """The scripted teacher: reflects on a pair and writes the full text of a reply, with faults in known proportion.
 
-In the instruction phase it understands the instruction (of an ambiguous one it makes a concrete task), raises its level and
-answers it, tersely by default, so that the response phase has something to improve. In the response phase it keeps the
-instruction and writes a worked answer. Each knob is one way in which real teachers help or harm, and can be swept alone.
+In the instruction phase it understands the instruction (of an ambiguous one it makes a concrete task), raises its level
+and answers it, tersely by default, so that the response phase has something to improve. In the response phase it keeps
+the instruction and writes a worked answer. Each knob is one way in which real teachers help or harm, and can be swept
+alone.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from srecycle.testbed.world import (
     OPERATIONS,
     Items,
     Task,
-    is_possible,
     is_trainable,
     operations_of,
     sample_task,
@@ -54,10 +54,10 @@ class Knobs:
     """What the teacher does, as probabilities in 0..1 (`overshoot_extent`: operations).
 
     raises_level: a new instruction has one operation more. overshoots: it has `overshoot_extent` more, or one less than
-    that. uses_unknown: the added operation is the one that no student has met. terse_first: the instruction phase answers
-    tersely. merges_steps: two steps told in one. The faults of an answer, at most one in each: hallucinates_step (one step,
-    or the terse answer, is false), mismatches (answers another task), goes_off_topic, drifts (one operation replaced).
-    unparsable: a marker of the reply is missing.
+    that. uses_unknown: the added operation is the one that no student has met. terse_first: the instruction phase
+    answers tersely. merges_steps: two steps told in one. The faults of an answer, at most one in each:
+    hallucinates_step (one step, or the terse answer, is false), mismatches (answers another task), goes_off_topic,
+    drifts (one operation replaced). unparsable: a marker of the reply is missing.
     """
 
     raises_level: float = 0.7
@@ -185,8 +185,7 @@ def _with_false_step(task: Task, rng: random.Random) -> str:
     place = rng.randrange(len(task.operations))
     items, steps = task.items, list[Step]()
     for position, name in enumerate(task.operations):
-        here = Task(items=items, operations=(name,))
-        items = states(here)[-1] if is_possible(here) else items
+        items = OPERATIONS[name].apply(items)
         items = _falsified(items, rng) if position == place else items
         steps.append(Step(operations=(name,), items=items))
     return render_worked(task.items, steps, rng)

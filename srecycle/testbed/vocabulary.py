@@ -1,7 +1,7 @@
-"""The micro-world's word-level tokenizer, built from the grammars themselves: every word that any writer can use has an id.
+"""The micro-world's word-level tokenizer, built from the grammars themselves: every word of any writer has an id.
 
-Nothing is added at encoding: the anchor (beginning of sequence) is put in front at id level by whoever scores or trains.
-Decoding gives the words back joined by single spaces.
+Nothing is added at encoding: the anchor (beginning of sequence) is put in front at id level by whoever scores or
+trains. Decoding gives the words back joined by single spaces.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 An instruction names a list and a chain of operations in one of several frames and paraphrases. A terse response is the
 bare answer ("3 6 4 ."). A worked response states the list, then each step and what it gives, then the answer, in varied
-wording, so that two honest responses to one task rarely are the same string. Reading is strict: text outside the grammar,
-the noise words apart, does not parse.
+wording, so that two honest responses to one task rarely are the same string. Reading is strict: text outside the
+grammar, the noise words apart, does not parse.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FRAMES: Final = (
     "i have {items} . {operations} .",
     "here is a list : {items} . now {operations} .",
 )
-OPENINGS: Final = ("start with {items} .", "we begin with {items} .", "the list is {items} .", "we have {items} .")
+OPENINGS: Final = ("start with {items} .", "we begin with {items} .", "the list is {items} .", "here is {items} .")
 STEPS: Final = (
     "{operations} gives {items} .",
     "{operations} : {items} .",
@@ -39,7 +39,7 @@ MERGE: Final = " plus "
 
 ITEM_PATTERN: Final = "(?:" + "|".join((*DIGITS, *NOUNS)) + ")"
 FINAL_ANSWER_PATTERN: Final = rf"(?<!\S)({ITEM_PATTERN}(?: {ITEM_PATTERN})*) \."
-"""A run of items closed by a full stop. The last such run in a response is its final answer; lm-eval's filter uses the same."""
+"""A run of items closed by a full stop. The last one in a response is its final answer, for lm-eval's filter too."""
 
 _PHRASES: Final = {phrase: name for name, operation in OPERATIONS.items() for phrase in operation.phrases}
 _PHRASE = "(?:" + "|".join(sorted(map(re.escape, _PHRASES), key=len, reverse=True)) + ")"

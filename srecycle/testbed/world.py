@@ -1,11 +1,11 @@
 """The micro-world: short lists, thirteen operations on them, and tasks whose truth is known by construction.
 
-A task is a list of three to five items (all digits, or all nouns) and a chain of operations. Its truth is computed, never
-looked up, so whatever a teacher writes or a student answers can be judged from the texts alone.
+A task is a list of three to five items (all digits, or all nouns) and a chain of operations. Its truth is computed,
+never looked up, so whatever a teacher writes or a student answers can be judged from the texts alone.
 
 Operations differ in how often a base student meets them in pre-training: "known" ones often, "partial" ones rarely, the
-"unknown" one never. A quarter of the ordered pairs of known and partial operations is held out: no adjacent pair of them
-occurs in pre-training text, in originals or in a teacher's rewrites, only in the held-out test of unseen pairs.
+"unknown" one never. A quarter of the ordered pairs of known and partial operations is held out: no adjacent pair of
+them occurs in pre-training text, in originals or in a teacher's rewrites, only in the held-out test of unseen pairs.
 
 Everything here is a pure function of its arguments; randomness comes in as a `random.Random`.
 """
@@ -33,7 +33,7 @@ _ATTEMPTS: Final = 200
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Operation:
-    """One operation on a list. The first phrase is its plain name; `ends` marks those whose result is no list to go on with."""
+    """One operation on a list. `ends` marks those whose result is no list to go on with."""
 
     apply: Callable[[Items], Items]
     phrases: tuple[str, ...]
@@ -178,8 +178,8 @@ def holds_unseen_pair(task: Task) -> bool:
 
 
 def is_trainable(task: Task) -> bool:
-    """Whether training text may hold the task: possible, no held-out pair, no operation twice in a row, and an answer that
-    differs from the list it starts from (else copying the question would count as an answer)."""
+    """Whether training text may hold the task: possible, no held-out pair, no operation twice in a row, and an answer
+    that differs from the list it starts from (else copying the question would count as an answer)."""
     repeated = any(first == second for first, second in pairwise(task.operations))
     return is_possible(task) and not holds_unseen_pair(task) and not repeated and states(task)[-1] != task.items
 

@@ -1,8 +1,9 @@
 """Weights & Biases: online with a key, offline without one, and `metrics.jsonl` beside it in either case.
 
-Flat choices and stage keys are what dashboards group and filter by; the resolved tree stands under `cfg`, a name that no
-sweep locks. Metrics are logged once a stage, prefixed with it; the training curve has a step axis of its own. Finished
-artifacts are logged as W&B artifacts by reference to the store, with their keys and their inputs' keys as lineage.
+Flat choices and stage keys are what dashboards group and filter by; the resolved tree stands under `cfg`, a name that
+no sweep locks. Metrics are logged once a stage, prefixed with it; the training curve has a step axis of its own.
+Finished artifacts are logged as W&B artifacts with their keys and their inputs' keys as lineage, for W&B's own lineage
+doesn't work offline.
 """
 
 import netrc
@@ -61,8 +62,12 @@ class WandbSession(Session):
         self._jsonl.stage(label, made)
         numbers = {name: value for name, value in made.artifact.metrics.items() if not isinstance(value, str)}
         words = {name: value for name, value in made.artifact.metrics.items() if isinstance(value, str)}
-        self._run.log({f"{label}/{name}": value for name, value in numbers.items()} | {f"{label}/seconds": made.seconds})
-        self._run.summary.update({f"{label}/{name}": value for name, value in words.items()} | {f"{label}/how": made.how})
+        self._run.log(
+            {f"{label}/{name}": value for name, value in numbers.items()} | {f"{label}/seconds": made.seconds}
+        )
+        self._run.summary.update(
+            {f"{label}/{name}": value for name, value in words.items()} | {f"{label}/how": made.how}
+        )
         if (kind := _KINDS.get(made.stage.name)) is not None:
             self._log_artifact(label, kind, made)
 
@@ -79,19 +84,20 @@ class WandbSession(Session):
         self._run.finish(exit_code=0 if status == "finished" else 1)
         if self._mode == "offline":
             folder = next(iter(sorted((self._folder / "wandb").glob("offline-run-*"))), self._folder / "wandb")
-            say(f"W&B offline run: {folder} (sync it with: wandb sync {shlex.quote(str(folder))})")
+            shown = shlex.quote(os.path.relpath(folder))
+            say(f"W&B offline run; to sync it: wandb sync {shown}")
 
     def _log_artifact(self, label: str, kind: str, made: Made) -> None:
         folder = made.artifact.folder
-        metadata = {"key": made.artifact.key, "inputs": {stage.name: stage.key for stage in made.stage.inputs}}
+        inputs = {stage.name: stage.key for stage in made.stage.inputs}
+        metadata: dict[str, Any] = {"key": made.artifact.key, "inputs": inputs}
         metadata |= {name: value for name, value in flattened(made.artifact.metrics).items() if value is not None}
         artifact = self._wandb.Artifact(f"{label.replace('/', '-')}-{made.artifact.key[:12]}", kind, metadata=metadata)
         artifact.add_file(str(folder / RECORD))
         for name in _FILES.get(made.stage.name, ()):
-            if (folder / name).is_dir():
-                artifact.add_dir(str(folder / name), name=name)
-            elif (folder / name).is_file():
-                artifact.add_file(str(folder / name))
+            for file in sorted((folder / name).rglob("*")) if (folder / name).is_dir() else [folder / name]:
+                if file.is_file():
+                    artifact.add_file(str(file), name=file.relative_to(folder).as_posix())
         self._run.log_artifact(artifact)
 
 

@@ -116,9 +116,7 @@ def training_set(loaded: Loaded, template: PromptTemplate, kept: Sequence[dict[s
     refused = {row["id"]: "empty_response" for row in kept if not row["response"].strip()}
     rows = [row for row in kept if row["id"] not in refused]
     turns = [tuple(Turn(**turn) for turn in row["history"]) for row in rows]
-    prompts = [
-        template.prompt(row["instruction"], row["input"], turn) for row, turn in zip(rows, turns, strict=True)
-    ]
+    prompts = [template.prompt(row["instruction"], row["input"], turn) for row, turn in zip(rows, turns, strict=True)]
     contexts = token_ids(tokenizer, prompts)
     targets = token_ids(tokenizer, [template.completion(row["response"]) for row in rows])
     anchor = anchor_ids(tokenizer)

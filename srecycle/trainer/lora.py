@@ -16,7 +16,7 @@ from pydantic import Field
 
 from srecycle.config import component, runtime
 from srecycle.errors import UserError
-from srecycle.progress import metered, say
+from srecycle.progress import metered, quiet_libraries, say
 from srecycle.stage import Metrics, Work
 from srecycle.student.encoding import Encoded
 from srecycle.student.model import Loaded
@@ -69,14 +69,15 @@ class LoRATrainer(Trainer):
             target_modules=modules,
             task_type="CAUSAL_LM",
         )
-        trainer = SFTTrainer(
-            model=loaded.model,
-            args=self._arguments(loaded, len(data.sequences), checkpoints),
-            train_dataset=_dataset(data.sequences),
-            processing_class=loaded.tokenizer,
-            peft_config=lora,
-        )
-        curve = _train(trainer, _last_whole(checkpoints))
+        with quiet_libraries():
+            trainer = SFTTrainer(
+                model=loaded.model,
+                args=self._arguments(loaded, checkpoints),
+                train_dataset=_dataset(data.sequences),
+                processing_class=loaded.tokenizer,
+                peft_config=lora,
+            )
+            curve = _train(trainer, _last_whole(checkpoints))
         work.folder.joinpath("adapter").mkdir()
         trainer.model.save_pretrained(work.folder / "adapter", safe_serialization=True)
         _tidy(work.folder / "adapter", source)
@@ -90,7 +91,7 @@ class LoRATrainer(Trainer):
             "loss/last_tenth": sum(tail) / len(tail),
         }
 
-    def _arguments(self, loaded: Loaded, rows: int, checkpoints: Path) -> "SFTConfig":
+    def _arguments(self, loaded: Loaded, checkpoints: Path) -> "SFTConfig":
         from trl import SFTConfig
 
         on_cpu = loaded.device.type == "cpu"

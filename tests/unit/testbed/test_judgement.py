@@ -9,7 +9,7 @@ PAIRS = {
     "ok": [
         (ASKED, "4 6 3 ."),
         (ASKED, "start with 3 6 4 8 . reverse the list : 8 4 6 3 . drop the first : 4 6 3 . so it is 4 6 3 ."),
-        (ASKED, "we have 3 6 4 8 . turn the list around plus drop the first gives 4 6 3 . answer : 4 6 3 ."),
+        (ASKED, "here is 3 6 4 8 . turn the list around plus drop the first gives 4 6 3 . answer : 4 6 3 ."),
     ],
     "noisy": [(ASKED, "lol 4 6 3 . um"), ("uh " + ASKED, "4 6 3 .")],
     "ambiguous": [("do something with 3 6 4 .", "4 6 3 ."), ("reverse the list .", "4 6 3 .")],
@@ -20,7 +20,9 @@ PAIRS = {
         (ASKED, "owl pen ."),
         (ASKED, "start with 3 6 4 9 . reverse the list : 9 4 6 3 . drop the first : 4 6 3 . so it is 4 6 3 ."),
     ],
-    "drifted": [(ASKED, "start with 3 6 4 8 . reverse the list : 8 4 6 3 . sort the list : 3 4 6 8 . so it is 3 4 6 8 .")],
+    "drifted": [
+        (ASKED, "start with 3 6 4 8 . reverse the list : 8 4 6 3 . sort the list : 3 4 6 8 . so it is 3 4 6 8 .")
+    ],
     "wrong_step": [
         (ASKED, "start with 3 6 4 8 . reverse the list : 8 4 6 9 . drop the first : 4 6 9 . so it is 4 6 9 ."),
         (ASKED, "start with 3 6 4 8 . reverse the list : 8 4 6 3 . drop the first : 4 6 3 . so it is 4 6 8 ."),

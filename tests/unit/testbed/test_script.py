@@ -4,6 +4,7 @@ import random
 import re
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -45,7 +46,7 @@ def test_rewrites_hold_no_unseen_pair(knobs):
         assert task is not None and not holds_unseen_pair(task)
         for worked in map(parse_worked, answers):
             names = [name for step in worked.steps for name in step.operations] if worked else []
-            assert not set(zip(names, names[1:], strict=False)) & HELD_OUT_PAIRS
+            assert not set(pairwise(names)) & HELD_OUT_PAIRS
 
 
 @pytest.mark.parametrize(

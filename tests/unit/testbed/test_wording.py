@@ -49,7 +49,13 @@ def test_instruction_rendered_tasks_parse_to_themselves():
 
 @pytest.mark.parametrize(
     "text",
-    ["", "reverse the list .", "do something with 3 6 4 .", "given 3 6 4 , fly away .", "given owl pen , add one to each ."],
+    [
+        "",
+        "reverse the list .",
+        "do something with 3 6 4 .",
+        "given 3 6 4 , fly away .",
+        "given owl pen , add one to each .",
+    ],
 )
 def test_instruction_ambiguous_or_impossible_parses_to_none(text):
     assert parse_instruction(text) is None

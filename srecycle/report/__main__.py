@@ -1,0 +1,77 @@
+"""The command `srecycle-report`: compare runs that are in a store already.
+
+Users' mistakes end in one line on standard error and exit code 2.
+"""
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from srecycle.errors import UserError
+from srecycle.progress import say
+from srecycle.report.html import write_report
+from srecycle.report.runs import Run, read_runs
+from srecycle.report.screen import show_runs
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the comparison of the chosen runs, write their report, and return the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        runs = _chosen(options.store.expanduser(), options.group, options.run_id)
+        path = write_report(runs, options.out or options.store.expanduser() / "report.html")
+    except UserError as error:
+        say(f"srecycle-report: error: {' '.join(str(error).split())}")
+        return 2
+    show_runs(runs)
+    say(f"report: {path}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="srecycle-report",
+        description="Compare runs: a table on the screen, and one self-contained HTML file.",
+        epilog="Without --group and RUN_ID all finished runs of the store are compared.",
+    )
+    store = Path(os.environ.get("SRECYCLE_STORE") or "./srecycle_store")
+    parser.add_argument("run_id", metavar="RUN_ID", nargs="*", help="runs to compare, in this order")
+    parser.add_argument(
+        "--store", type=Path, default=store, help="the store (default: $SRECYCLE_STORE, or %(default)s)"
+    )
+    parser.add_argument("--group", help="compare the runs of this group: a sweep, or what `group=` named")
+    parser.add_argument("--out", type=Path, help="where to write the report (default: report.html in the store)")
+    return parser
+
+
+def _chosen(store: Path, group: str | None, identifiers: Sequence[str]) -> list[Run]:
+    """Return the runs that were asked for. Raises UserError where there are none, or one isn't known."""
+    if not (store / "runs").is_dir():
+        raise UserError(f"{store} is no store of srecycle: give --store PATH or set SRECYCLE_STORE")
+    runs = read_runs(store, group)
+    known = {run.id: run for run in runs}
+    for identifier in identifiers:
+        if identifier not in known:
+            raise UserError(f"{store} has no run {identifier}{_similar(identifier, known)}")
+    if group is not None and not runs:
+        raise UserError(
+            f"{store} has no run of group {group}{_similar(group, {run.group for run in read_runs(store)})}"
+        )
+    if identifiers:
+        return [known[identifier] for identifier in dict.fromkeys(identifiers)]
+    chosen = runs if group is not None else [run for run in runs if run.status == "finished"]
+    if not chosen:
+        raise UserError(f"{store} has no finished run")
+    return chosen
+
+
+def _similar(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
