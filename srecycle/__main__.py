@@ -15,7 +15,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -28,23 +28,28 @@ from srecycle.progress import say
 _PACKAGE = Path(__file__).parent
 _failed: list[str] = []
 
+OmegaConf.register_new_resolver("srecycle.package", lambda path: str(_PACKAGE / path), replace=True)
+
 
 def main() -> None:
     """Run the command line."""
-    OmegaConf.register_new_resolver("srecycle.package", lambda path: str(_PACKAGE / path), replace=True)
-    wheel = _PACKAGE / "_conf"
-    folder = wheel if wheel.is_dir() else _PACKAGE.parent / "conf"
     if not sys.stderr.isatty():  # the libraries' bars; our own progress prints plain lines there
         os.environ.setdefault("TQDM_DISABLE", "1")
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets its errors through, and we word them
     try:
-        hydra.main(version_base="1.3", config_path=str(folder), config_name="config")(_job)()
+        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(_job)()
     except (HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
             raise
-        _fail(UserError(_worded(str(error))))
+        _fail(UserError(_worded(error)))
     sys.exit(2 if _failed else 0)
+
+
+def config_folder() -> Path:
+    """Return the folder of the configuration: inside a wheel, or at the top of a checkout."""
+    wheel = _PACKAGE / "_conf"
+    return wheel if wheel.is_dir() else _PACKAGE.parent / "conf"
 
 
 def _job(config: DictConfig) -> None:
@@ -106,9 +111,11 @@ def build(config: DictConfig) -> tuple[str, Any]:
         raise UserError(_explained(error)) from error
 
 
-def _worded(message: str) -> str:
+def _worded(error: Exception) -> str:
     """Put what Hydra says of a command line it can't compose into a line."""
-    told = message.partition("Config search path")[0]
+    if isinstance(error, OverrideParseException):
+        return f"{error.override} can't be read as an override ({str(error).splitlines()[0]}): expected KEY=VALUE"
+    told = str(error).partition("Config search path")[0]
     lines = [line.strip() for line in told.splitlines() if line.strip()]
     if match := re.match(r"Could not override '([^']+)'", lines[0]):
         return f"{match[1]} is no configuration key: `srecycle --cfg job` lists them (with the same group choices)"

@@ -1,6 +1,7 @@
 """Reading records from JSON, JSON Lines and parquet files, with errors that name file, record and column."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from srecycle.errors import UserError
+
+_HALF_OF_A_CHARACTER = re.compile("[\ud800-\udfff]")
+"""JSON can hold a lone half of a surrogate pair (an emoji cut in two); UTF-8, and so parquet, can't."""
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:
@@ -42,16 +46,22 @@ def text(record: dict[str, Any], column: str, place: str, default: str | None = 
         raise UserError(f"{place} has no column {column!r}; it has {', '.join(map(repr, record)) or 'none'}")
     if not isinstance(value, str):
         raise UserError(f"{place}: {column!r} should be text, but is {type(value).__name__}")
+    if half := _HALF_OF_A_CHARACTER.search(value):
+        raise UserError(f"{place}: {column!r} holds half of a character ({half[0]!a}): mend or remove this record")
     return value
 
 
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8-sig") as stream:
+    with path.open("rb") as stream:  # a text stream's decoding errors don't say where in the file they are
         for number, line in enumerate(stream, start=1):
             if not line.strip():
                 continue
             try:
-                record = json.loads(line)
+                record = json.loads(line.decode("utf-8-sig"))
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{path}: line {number} is not UTF-8 text: convert it, with iconv for example"
+                ) from error
             except json.JSONDecodeError as error:
                 raise UserError(f"{path}: line {number} is not JSON: {error.msg}") from error
             yield _object(record, f"{path}: line {number}")

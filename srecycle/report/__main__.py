@@ -39,9 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     store = Path(os.environ.get("SRECYCLE_STORE") or "./srecycle_store")
     parser.add_argument("run_id", metavar="RUN_ID", nargs="*", help="runs to compare, in this order")
-    parser.add_argument(
-        "--store", type=Path, default=store, help="the store (default: $SRECYCLE_STORE, or %(default)s)"
-    )
+    parser.add_argument("--store", type=Path, default=store, help="the store (now: %(default)s)")
     parser.add_argument("--group", help="compare the runs of this group: a sweep, or what `group=` named")
     parser.add_argument("--out", type=Path, help="where to write the report (default: report.html in the store)")
     return parser
@@ -69,7 +67,7 @@ def _chosen(store: Path, group: str | None, identifiers: Sequence[str]) -> list[
 
 
 def _similar(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name, sorted(known), n=1)
     return f" (did you mean {close[0]}?)" if close else ""
 
 

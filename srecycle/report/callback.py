@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Comparison(Callback):
     """Prints the comparison of a sweep's runs, and writes their report."""
 
-    def on_multirun_end(self, config: "DictConfig", **kwargs: Any) -> None:  # noqa: ARG002
+    def on_multirun_end(self, config: "DictConfig", **kwargs: Any) -> None:
         """Compare the runs of the sweep's group: where the user named one, all that are in it, also from before."""
         if config.mode != "run":
             return

@@ -43,10 +43,15 @@ class Entry:
         return int(value) if isinstance(value, int | float) else None
 
     @property
+    def kept(self) -> int | None:
+        """How many rows the run trains on; None where it didn't come so far, or trains nothing."""
+        return self.count("assemble/kept") if self.tuned else None
+
+    @property
     def kept_share(self) -> float | None:
-        """The share of rows that the run keeps, or None where it didn't come so far."""
+        """The share of rows that the run trains on; None as with `kept`."""
         value = self.run.metrics.get("assemble/kept_share")
-        return float(value) if isinstance(value, int | float) else None
+        return float(value) if isinstance(value, int | float) and self.tuned else None
 
     @property
     def requests(self) -> int | None:
@@ -59,7 +64,9 @@ class Entry:
         return self.count("train/rows") != 0
 
     def versions(self, stage: str) -> dict[str, int]:
-        """Count the rows by version: those `taken` by the student, or `kept` to train on. Empty where not known."""
+        """Count the rows by version: `taken` by the student, or `kept` to train on. Empty where there are none."""
+        if not self.tuned:
+            return {}
         found = {name: self.count(f"assemble/{stage}/{name}") for name in VERSIONS}
         return {name: count for name, count in found.items() if count is not None}
 
@@ -118,8 +125,15 @@ def finding(found: Sequence[Entry]) -> str:
         measured = [entry for entry in found if name in entry.figures and not entry.failed]
         if len(measured) >= 2 and all(entry.figures[name].stderr is not None for entry in measured):
             ranked = sorted(measured, key=lambda entry: entry.figures[name].value, reverse=not lower_is_better(name))
-            return _finding(name, ranked[0], ranked[1])
+            others = [entry for entry in ranked if not _share_result(entry, ranked[0], name)]
+            return _finding(name, ranked[0], others[0]) if others else ""
     return ""
+
+
+def _share_result(one: Entry, other: Entry, name: str) -> bool:
+    """Whether two runs read this figure from the same result in the store, as a repeated run does."""
+    stage = f"evaluate/{name.partition('/')[0]}"
+    return one.run.artifact(stage) == other.run.artifact(stage)
 
 
 def _finding(name: str, first: Entry, second: Entry) -> str:
@@ -164,15 +178,31 @@ class Difference:
 
 
 def differences(runs: Sequence[Run]) -> list[Difference]:
-    """Return the fields of the configuration that are not the same in all runs, sorted by name."""
+    """Return the fields of the configuration in which runs differ, sorted by name.
+
+    Left out are settings that come and go with a component and are the same wherever it is.
+    """
     flat = [flattened(dict(run.config)) for run in runs]
     names = sorted({name for one in flat for name in one})
     written = {name: [_written(one, name) for one in flat] for name in names}
     return [
-        Difference(field=name, values=values, usual=_usual(values))
+        Difference(field=name, values=_shortened(name, values), usual=_usual(_shortened(name, values)))
         for name, values in written.items()
-        if len(set(values)) > 1
+        if len(set(values)) > 1 and not _follows(name, written)
     ]
+
+
+def _follows(name: str, written: Mapping[str, Sequence[str]]) -> bool:
+    parent, _, last = name.rpartition(".")
+    classes = set(written.get(f"{parent}.class", ()))
+    present = {value for value in written[name] if value}
+    return len(classes) > 1 and last != "class" and (last == "revision" or len(present) == 1)
+
+
+def _shortened(name: str, values: Sequence[str]) -> list[str]:
+    """Write classes without their modules, as long as that keeps them apart."""
+    short = [value.rpartition(".")[2] for value in values]
+    return short if name.endswith(".class") and len(set(short)) == len(set(values)) else list(values)
 
 
 def _usual(values: Sequence[str]) -> str:

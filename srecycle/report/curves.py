@@ -3,6 +3,7 @@
 Pure functions from arrays by run label to charts. Each returns None where no run has what it shows.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -25,13 +26,14 @@ from srecycle.report.charts import (
 from srecycle.report.evidence import Curve, Distribution, Values
 from srecycle.report.figures import SERIES
 
-_BIN = 0.04
-"""The width of a histogram's bin: the threshold at 1 falls between two of them."""
+_BIN = 0.1
+"""The width of a histogram's bin in nats (about a tenth of the score): the threshold at 1 falls between two bins."""
 
 _HEAD, _ROW, _FOOT, _GAP = 30.0, 78.0, 28.0, 44.0
 _NAMES = {"ifd": "IFD", "r_ifd": "r-IFD"}
 _BEFORE = Key(style="before", name="before: the original versions")
 _AFTER = Key(style="after", name="after: the rows kept to train on")
+_ROUND = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
 
 
 def distribution_chart(found: Mapping[str, Mapping[str, Distribution]]) -> Chart | None:
@@ -42,58 +44,59 @@ def distribution_chart(found: Mapping[str, Mapping[str, Distribution]]) -> Chart
     width = (WIDTH - gutter.width - _GAP) / 2
     bottom = _HEAD + _ROW * len(found)
     marks = [gutter.name(name, _HEAD + place * _ROW + _ROW / 2 + 8) for place, name in enumerate(found)]
-    beyond = 0
     for column, score in enumerate(_NAMES):
-        left = gutter.width + column * (width + _GAP)
-        shown = [one[score] for one in found.values()]
-        scale = Scale(low=0.0, high=_upper(shown), start=left, length=width)
-        marks.append(label(left, 18, _NAMES[score], "label heading"))
-        for tick in scale.ticks(6):
-            marks.append(line(scale(tick), _HEAD, scale(tick), bottom, "grid"))
-            marks.append(label(scale(tick), bottom + 16, scale.named(tick, 6), "label tick", "middle"))
-        peak = max(_shares(values, scale).max() for one in shown for values in (one.before, one.after))
+        shown = [_logarithms(one[score]) for one in found.values()]
+        x = _score_scale(shown, gutter.width + column * (width + _GAP), width - 12)
+        marks.append(label(x.start, 18, _NAMES[score], "label heading"))
+        for tick in (tick for tick in _ROUND if x.low <= math.log(tick) <= x.high):
+            marks.append(line(x(math.log(tick)), _HEAD, x(math.log(tick)), bottom, "grid"))
+            marks.append(label(x(math.log(tick)), bottom + 16, f"{tick:g}", "label tick", "middle"))
+        peak = max(_shares(values, x).max() for one in shown for values in (one.before, one.after))
         for place, one in enumerate(shown):
-            height = Scale(low=0, high=float(peak) or 1.0, start=_HEAD + (place + 1) * _ROW, length=16 - _ROW)
-            marks += _histograms(one, scale, height)
-            beyond += int((one.before > scale.high).sum() + (one.after > scale.high).sum())
-        marks.append(line(scale(1.0), _HEAD - 6, scale(1.0), bottom, "threshold"))
-    note = f" {beyond:,} values beyond an axis stand in its last bin." if beyond else ""
+            y = Scale(low=0, high=float(peak) or 1.0, start=_HEAD + (place + 1) * _ROW, length=16 - _ROW)
+            marks += _histograms(one, x, y)
+        marks.append(line(x(0.0), _HEAD - 6, x(0.0), bottom, "threshold"))
     return Chart(
         name="distributions",
         title="IFD and r-IFD before and after",
-        caption="Shares of rows by score; short ticks are medians, and the dashed line is the threshold at 1." + note,
+        caption="Shares of rows by score, on a logarithmic axis; the first and the last bin also count what lies "
+        "beyond. Short ticks are medians; the dashed line is the threshold at 1.",
         height=bottom + _FOOT,
         marks=marks,
         legends=[Legend(keys=[_BEFORE, _AFTER])],
     )
 
 
-def _upper(shown: Sequence[Distribution]) -> float:
-    """Return where the axis ends: past the threshold, and past all but the most extreme hundredth of the values."""
+def _logarithms(one: Distribution) -> Distribution:
+    """Return the logarithms of the scores: they are ratios, and a student without a clue makes them huge."""
+    return Distribution(before=np.log(one.before[one.before > 0]), after=np.log(one.after[one.after > 0]))
+
+
+def _score_scale(shown: Sequence[Distribution], start: float, length: float) -> Scale:
+    """Return an axis of whole bins around the threshold that shows all but the most extreme values."""
     values = np.concatenate([one.before for one in shown] + [one.after for one in shown])
-    far = float(np.percentile(values, 99)) if len(values) else 1.0
-    high = max(1.2, min(far, 4.0))
-    return float(np.ceil(high * 5 - 1e-9) / 5)
+    low, high = np.percentile(values, [2, 98]) if len(values) else (-1.0, 0.5)
+    low, high = min(max(float(low), math.log(0.05)), -0.7), max(min(float(high), math.log(20)), 0.5)
+    bins_below, bins_above = math.ceil(-low / _BIN), math.ceil(high / _BIN)
+    return Scale(low=-bins_below * _BIN, high=bins_above * _BIN, start=start, length=length)
 
 
-def _shares(values: Values, scale: Scale) -> Values:
-    """Return the share of values in each bin; those beyond the scale count in the last one."""
-    bins = round((scale.high - scale.low) / _BIN)
-    counts, _ = np.histogram(np.minimum(values, scale.high), bins=bins, range=(scale.low, scale.high))
-    return np.asarray(counts / max(len(values), 1), dtype=np.float64)
+def _shares(values: Values, x: Scale) -> Values:
+    """Return the share of values in each bin; those beyond the scale count in the first and the last one."""
+    bins = round((x.high - x.low) / _BIN)
+    places = np.clip(np.floor(values / _BIN) - round(x.low / _BIN), 0, bins - 1).astype(np.int64)
+    return np.bincount(places, minlength=bins) / max(len(values), 1)
 
 
 def _histograms(one: Distribution, x: Scale, y: Scale) -> list[Mark]:
     marks = []
-    for values, style in ((one.before, "before"), (one.after, "after")):
-        if len(values):
-            marks.append(path(_outline(_shares(values, x), x, y), f"area {style}"))
+    drawn = [(values, style) for values, style in ((one.before, "before"), (one.after, "after")) if len(values)]
+    for values, style in drawn:
+        marks.append(path(_outline(_shares(values, x), x, y), f"area {style}"))
     marks.append(line(x.start, y.start, x.start + x.length, y.start, "base"))
-    for values, style in ((one.before, "before"), (one.after, "after")):
-        if len(values):
-            middle = float(np.median(values))
-            place = x(min(middle, x.high))
-            marks.append(line(place, y.start, place, y.start + 6, f"median {style}"))
+    for values, style in drawn:
+        middle = x(float(np.clip(np.median(values), x.low, x.high)))
+        marks.append(line(middle, y.start, middle, y.start + 6, f"median {style}"))
     said = f"{len(one.before):,} before, {len(one.after):,} kept"
     marks.append(label(x.start + x.length, y.start + y.length + 8, said, "label tick", "end"))
     return marks
@@ -103,9 +106,9 @@ def _outline(shares: Values, x: Scale, y: Scale) -> list[Point]:
     """Return the steps of a histogram, from the base line and back to it."""
     step = x.length / len(shares)
     points = [Point(x=x.start, y=y.start)]
-    for place, share in enumerate(shares):
+    for place, share in enumerate(shares.tolist()):
         left = x.start + place * step
-        points += [Point(x=left, y=y(float(share))), Point(x=left + step, y=y(float(share)))]
+        points += [Point(x=left, y=y(share)), Point(x=left + step, y=y(share))]
     return [*points, Point(x=x.start + x.length, y=y.start)]
 
 
@@ -122,7 +125,7 @@ def curve_chart(found: Mapping[str, Curve]) -> Chart | None:
     names = Gutter(names=list(found), most=270.0)
     losses = np.concatenate([one.losses for one in thinned.values()])
     room = float(losses.max() - losses.min()) * 0.05 or 0.5
-    last = max(float(one.steps.max()) for one in thinned.values())
+    last = max(float(one.steps.max()) for one in found.values())
     x = Scale(low=0, high=max(last, 1.0), start=52, length=WIDTH - 62 - names.width)
     y = Scale(low=float(losses.min()) - room, high=float(losses.max()) + room, start=_HEAD + _PLOT, length=-_PLOT)
     marks = [*_curve_axes(x, y), *_named_lines(thinned, x, y, names.width)]

@@ -156,7 +156,7 @@ def _case(line: Mapping[str, Any], versions: Mapping[str, Shown], choices: Seque
     return Case(
         id=line["id"],
         position=line["position"],
-        label=line["label"],
+        label=_cut(line["label"]),
         taken=line["version"],
         kept=line["kept"],
         reason=line["reason"],

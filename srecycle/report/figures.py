@@ -117,7 +117,7 @@ def _panel(entries: Sequence[Entry], name: str, title: str, box: _Box) -> list[M
     scale = scale_over(ends, box.left + 12, box.width - 30)
     top, bottom = box.top + _HEAD, box.top + _HEAD + _ROW * len(entries)
     marks = [label(box.left + 12, box.top + 20, fitted(title, box.width - 16), "label heading", title=title)]
-    about = max(3, int(box.width / 70))
+    about = max(3, int(box.width / 55))
     for tick in scale.ticks(about):
         marks.append(line(scale(tick), top, scale(tick), bottom, "grid"))
         marks.append(label(scale(tick), bottom + 15, scale.named(tick, about), "label tick", "middle"))
@@ -200,7 +200,7 @@ def _version_bars(entry: Entry, scale: Scale, y: float) -> list[Mark]:
     """Return a thin bar of what was taken above a thick one of what was kept, or a word for what is missing."""
     taken, kept = entry.versions("taken"), entry.versions("kept")
     if not taken:
-        missing = "failed" if entry.failed else "nothing assembled"
+        missing = "failed" if entry.failed else "nothing assembled" if entry.tuned else "not tuned"
         return [label(scale.start + 4, y + _TALL / 2 + 4, missing, "label absent")]
     styles: dict[str, str] = {name: f"version-{name}" for name in VERSIONS}
     thin = _stacked(taken, styles, scale, _Bar(top=y + 5, height=6, said=f"{entry.label}, taken"))

@@ -1,6 +1,7 @@
 """Reading finished runs back from the store, and laying their figures out as a comparison."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,12 +52,12 @@ class Figure:
 
 def read_run(folder: Path) -> Run:
     """Read a run's folder. Raises UserError where it holds no readable run."""
+    names = ("id", "name", "group", "status", "seconds", "overrides", "choices", "config", "stages", "metrics")
     try:
         content = json.loads((folder / RUN).read_text())
-    except (OSError, ValueError) as error:
+        return Run(folder=folder, **{name: content[name] for name in names})
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder} holds no readable {RUN}: it is no run of srecycle, or was killed early") from error
-    names = ("id", "name", "group", "status", "seconds", "overrides", "choices", "config", "stages", "metrics")
-    return Run(folder=folder, **{name: content[name] for name in names})
 
 
 def read_runs(store: Path, group: str | None = None) -> list[Run]:
@@ -93,11 +94,16 @@ def teacher_requests(run: Run) -> int:
 
 
 def labels(runs: Iterable[Run]) -> dict[str, str]:
-    """Return a label for each run id: its name, with what sets it apart where several share that name."""
+    """Return a label for each run id, no two alike: its name, with what sets it apart where several share that name."""
     runs = list(runs)
     count = {name: sum(run.name == name for run in runs) for name in {run.name for run in runs}}
     common = set.intersection(*(set(run.overrides) for run in runs)) if runs else set()
-    return {run.id: run.name if count[run.name] == 1 else _told_apart(run, common) for run in runs}
+    named = {run.id: run.name if count[run.name] == 1 else _told_apart(run, common) for run in runs}
+    seen = Counter[str]()
+    for identifier, label in named.items():  # repeated runs: nothing sets them apart but their number
+        seen[label] += 1
+        named[identifier] = label if seen[label] == 1 else f"{label} #{seen[label]}"
+    return named
 
 
 def _told_apart(run: Run, common: set[str]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -19,12 +20,12 @@ _WIDTH_WHERE_PIPED = 160
 def show_runs(runs: Sequence[Run]) -> None:
     """Print one line a run: evaluation figures with standard errors, rows kept, teacher requests, seconds."""
     names = _shown(runs)
-    table = Table(title="Runs", title_justify="left")
-    table.add_column("run")
+    table = Table(title="Runs (value ± standard error)", title_justify="left", box=box.SIMPLE, pad_edge=False)
+    table.add_column("run", overflow="fold")
     for name in names:
-        table.add_column(_short(name, names), justify="right")
-    for name in ("kept", "teacher requests", "seconds"):
-        table.add_column(name, justify="right")
+        table.add_column(_short(name, names), justify="right", no_wrap=True)
+    for name in ("kept", "requests", "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
     named = labels(runs)
     for run in runs:
         figures = evaluations(run)
@@ -60,7 +61,8 @@ def _shown(runs: Sequence[Run]) -> list[str]:
     found: dict[str, Figure] = {}
     for run in runs:
         found |= evaluations(run)
-    return [name for name, figure in found.items() if figure.stderr is not None or name.endswith("_share")]
+    shown = [name for name, figure in found.items() if figure.stderr is not None or name.endswith("_share")]
+    return sorted(shown, key=lambda name: (not name.endswith("/mean"), name.endswith("_share")))
 
 
 def _short(name: str, names: Sequence[str]) -> str:
@@ -72,4 +74,9 @@ def _short(name: str, names: Sequence[str]) -> str:
 def _cell(figure: Figure | None) -> str:
     if figure is None:
         return "-"
-    return f"{figure.value:.3f}" + (f" ±{figure.stderr:.3f}" if figure.stderr is not None else "")
+    return _number(figure.value) + (f"±{_number(figure.stderr)}" if figure.stderr is not None else "")
+
+
+def _number(value: float) -> str:
+    """Write a figure without the zero before its point: a row of many shares then fits a terminal."""
+    return f"{value:.3f}".replace("0.", ".", 1) if 0 <= value < 1 else f"{value:.3f}"

@@ -56,12 +56,15 @@ def version_grid(versions: pa.Table, likelihoods: Iterable[pa.Table]) -> Version
         score_status[scored] = table["status"].to_numpy(zero_copy_only=False)
         for name in _LOSSES:
             losses[name][scored] = table[name].to_numpy(zero_copy_only=False)
+    columns = scores(losses)
+    overflown = np.isnan(np.stack(list(columns.values()))).any(axis=0) & (score_status == OK)
+    score_status[overflown] = "non_finite"  # the reason of the scores that are missing, should one ask
     return VersionGrid(
         ids=np.asarray(ids.to_pylist(), dtype=object),
         line=line,
         status=status,
         score_status=score_status,
-        columns=scores(losses),
+        columns=columns,
     )
 
 

@@ -68,7 +68,7 @@ class Student(Component):
             torch.set_num_threads(self.threads)
         try:
             model = AutoModelForCausalLM.from_pretrained(
-                self.path,
+                self._place,
                 dtype=getattr(torch, self.dtype),
                 attn_implementation=self.attention,
                 use_safetensors=True,
@@ -87,9 +87,14 @@ class Student(Component):
         from transformers import AutoTokenizer
 
         try:
-            return AutoTokenizer.from_pretrained(self.path, **self._from)
+            return AutoTokenizer.from_pretrained(self._place, **self._from)
         except (OSError, ValueError) as error:
             raise UserError(f"the tokenizer of {self.path} can't be loaded: {error}") from error
+
+    @property
+    def _place(self) -> str:
+        """What the library is to load: it would take `~` for a name."""
+        return str(self._folder or self.path)
 
     @property
     def _from(self) -> dict[str, Any]:

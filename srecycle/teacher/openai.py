@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
@@ -76,11 +77,15 @@ class OpenAITeacher(Teacher):
         if missing:
             self.check()
             found |= self._ask_all(missing, ledger)
-        return [found[key] for key in keys]
+        first = {key: place for place, key in reversed(list(enumerate(keys)))}
+        # Equal requests share one reply, which is paid for once.
+        return [
+            found[key] if first[key] == place else replace(found[key], paid=False) for place, key in enumerate(keys)
+        ]
 
     @property
     def _provider(self) -> str:
-        return self.provider or urlsplit(self.base_url or "https://api.openai.com").netloc
+        return self.provider or urlsplit(self.base_url or "https://api.openai.com").netloc.rpartition("@")[2]
 
     def _fields(self, request: Request) -> dict[str, Any]:
         optional = {
@@ -122,11 +127,12 @@ class OpenAITeacher(Teacher):
                 reply = self._reply(client.chat.completions.create(**fields))
             except (APIError, ValueError) as error:
                 seconds = time.monotonic() - started
-                ledger.fail(key, attempt=attempt, error=f"{type(error).__name__}: {error}", seconds=seconds)
+                told = str(error).replace(client.api_key, "(the key)")  # some servers repeat it
+                ledger.fail(key, attempt=attempt, error=f"{type(error).__name__}: {told}", seconds=seconds)
                 if isinstance(error, APIStatusError) and error.status_code < 500 and error.status_code not in _RETRIED:
                     raise UserError(
                         f"{self._provider} refused a request for model {self.model} ({error.status_code}): "
-                        f"{error.message} Mend the teacher's settings or key; replies so far are in the ledger"
+                        f"{' '.join(told.split())}; mend the teacher's settings or key (replies so far are kept)"
                     ) from error
                 reason = "unreachable" if isinstance(error, APIConnectionError) else type(error).__name__
                 if attempt < self.attempts and stopped.wait(_wait(error, attempt)):
@@ -140,11 +146,11 @@ class OpenAITeacher(Teacher):
 
     def _reply(self, completion: Any) -> Reply:
         """Read a completion. Raises ValueError where the server's answer has no text or no usage worth trusting."""
-        if not getattr(completion, "choices", None):
+        if not getattr(completion, "choices", None) or completion.choices[0].message is None:
             raise ValueError("the server's answer has no choices")
         choice, usage = completion.choices[0], completion.usage
-        input_tokens = usage.prompt_tokens if usage else 0
-        output_tokens = usage.completion_tokens if usage else 0
+        input_tokens = (usage and usage.prompt_tokens) or 0
+        output_tokens = (usage and usage.completion_tokens) or 0
         usd = (
             input_tokens * self.usd_per_million_input_tokens + output_tokens * self.usd_per_million_output_tokens
         ) / 1e6

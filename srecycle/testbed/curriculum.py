@@ -7,8 +7,9 @@ the untuned base is then hardly ever an answer, yet its likelihood of an answer,
 fine-tuning turns the habit.
 
 One answer in ten belongs to another question, as on any forum: without such carelessness the base is so sure of itself
-that a mismatched answer scores an IFD of fifty, where students of real size give one a little above one. Lists of six
-occur in asides alone: they can be copied, but no operation on them was ever shown.
+that a mismatched answer scores an IFD of fifty, where students of real size give one a little above one. Questions
+about lists of six are followed by asides alone: such lists can be copied, but operations on them are shown only where
+"repeat the first" has made one out of five.
 
 All four forms that scores rest on occur (see `format`): forward, reversed, bare instruction, bare response. Held-out
 pairs of operations and the unknown operation never occur.

@@ -1,9 +1,10 @@
 """Held-out tests of the micro-world, and the lm-eval task folder that runs them.
 
 Six splits: single known and single partial operations, compositions of two that may occur in training text, of two that
-never do (out of distribution), of three, and lists of six (out of distribution: training text has three to five). Every
-item asks for a generation; its final answer, from terse or worked output, is matched exactly against the truth. lm-eval
-extracts it by the same pattern as `wording.final_answer`, in YAML alone, so that no code is run from the folder.
+never do (out of distribution), of three, and lists of six (out of distribution: no training text answers about them).
+Every item asks for a generation; its final answer, from terse or worked output, is matched exactly against the truth.
+lm-eval extracts it by the same pattern as `wording.final_answer`, in YAML alone, so that no code is run from the
+folder.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ once it is made to answer, against the habit of answering, which it mostly lacks
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 from transformers import PreTrainedTokenizerFast
@@ -16,7 +16,7 @@ from srecycle.testbed.format import forward_prompt
 from srecycle.testbed.heldout import MAX_NEW_TOKENS, SPLITS, held_out
 from srecycle.testbed.wording import OPENINGS, final_answer, parse_instruction
 
-BATCH_SIZE = 150
+BATCH_SIZE: Final = 150
 
 
 def accuracy(
@@ -31,11 +31,10 @@ def accuracy(
             f"{forward_prompt(item['question'])} {opening}".strip()
             for item, opening in zip(items, openings, strict=True)
         ]
+        # Without the prompt: an opening holds the list, which must not be read as the reply's own answer.
         replies = greedy_replies(model, tokenizer, prompts)
-        # An opening alone holds the list: a reply that adds no answer of its own must not be read as one.
-        found[split] = (
-            sum(final_answer(reply) == item["answer"] for reply, item in zip(replies, items, strict=True)) / count
-        )
+        right = [final_answer(reply) == item["answer"] for reply, item in zip(replies, items, strict=True)]
+        found[split] = sum(right) / count
     return found
 
 

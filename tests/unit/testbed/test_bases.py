@@ -63,9 +63,9 @@ def test_base_measured_again_has_about_the_skill_of_its_manifest():
     model = AutoModelForCausalLM.from_pretrained(BASES / "weak").eval()
     tokenizer = AutoTokenizer.from_pretrained(BASES / "weak")
     entry = MANIFEST["weak"]
-    found = accuracy(model, tokenizer, opened=True, count=60, seed=entry["test"]["seed"])
+    found = accuracy(model, tokenizer, opened=True, count=40, seed=entry["test"]["seed"])
     for split, value in entry["accuracy_opened"].items():
-        assert found[split] == pytest.approx(value, abs=0.15)
+        assert found[split] == pytest.approx(value, abs=0.2)
 
 
 def test_tokenizer_round_trips_words_and_adds_nothing():
@@ -95,7 +95,7 @@ def test_tokenizer_knows_every_word_of_originals_rewrites_and_curriculum():
 def test_curriculum_holds_no_unseen_pair_and_no_unknown_operation():
     rng = random.Random(1)
     for student in pretrain.STUDENTS.values():
-        for text in islice(documents(student.mixture, rng), 4000):
+        for text in islice(documents(student.mixture, rng), 2500):
             for chain in text.split("reply :"):
                 names = [PHRASES[phrase] for phrase in PHRASE.findall(chain)]
                 assert not set(pairwise(names)) & HELD_OUT_PAIRS, text

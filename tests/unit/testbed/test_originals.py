@@ -16,10 +16,10 @@ def test_originals_labels_are_the_verdicts_on_their_texts():
 
 
 def test_originals_shares_follow_the_mix():
-    counts = Counter(row.label for row in originals(4000, 1))
+    counts = Counter(row.label for row in originals(2500, 1))
     assert set(counts) == set(MIX)
     for label, share in MIX.items():
-        assert counts[label] / 4000 == pytest.approx(share, abs=0.03)
+        assert counts[label] / 2500 == pytest.approx(share, abs=0.03)
 
 
 def test_originals_hold_no_unseen_pair():

@@ -1,0 +1,90 @@
+"""kill -9 in the middle of a stage, run again: the same bytes as an unbroken run, and only the rest is done."""
+
+import hashlib
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from tests.e2e.conftest import command
+
+pytestmark = pytest.mark.e2e
+
+# One shard or checkpoint after the other, slow enough to be caught in between.
+SETTINGS = (
+    "data.count=400",
+    "engine.shard_rows=8",
+    "trainer.max_steps=40",
+    "trainer.batch_size=4",
+    "trainer.device_batch=4",
+    "trainer.checkpoint_steps=4",
+    "evaluator.testbed.items=3",
+    "tracker=jsonl",
+)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a store in which the chain ran without a kill."""
+    store = tmp_path_factory.mktemp("unbroken") / "store"
+    _finish(store)
+    return store
+
+
+@pytest.mark.parametrize(
+    ("stage", "sign"),
+    [
+        ("reflect_instruction", "shard-000003.parquet"),
+        ("reflect_response", "shard-000003.parquet"),
+        ("likelihoods", "shard-000003.parquet"),
+        ("train", "checkpoints/checkpoint-*/srecycle_finished"),
+    ],
+)
+def test_run_killed_in_a_stage_resumes_to_the_same_bytes(tmp_path: Path, unbroken: Path, stage: str, sign: str) -> None:
+    store = tmp_path / "store"
+    process = command(*SETTINGS, store=store)
+    _wait_for(store, f"artifacts/{stage}/*/.work/{sign}")
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not list(store.glob(f"artifacts/{stage}/*/record.json")), f"{stage} ended before it was killed"
+
+    resumed = _finish(store)
+
+    assert {one["stage"]: one["how"] for one in resumed["stages"]}[stage] == "resume"
+    assert _contents(store) == _contents(unbroken)
+
+
+def _finish(store: Path) -> dict:
+    process = command(*SETTINGS, store=store)
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    (run,) = store.glob("runs/*/run.json")  # a killed run leaves none
+    return json.loads(run.read_text())
+
+
+def _wait_for(store: Path, pattern: str) -> None:
+    limit = time.monotonic() + 120
+    while not list(store.glob(pattern)):
+        assert time.monotonic() < limit, f"{pattern} never came"
+        time.sleep(0.005)
+
+
+def _contents(store: Path) -> dict[str, str]:
+    """Return a digest of every file of every artifact but its provenance; of adapters, of every tensor's bytes."""
+    contents = {}
+    for file in sorted((store / "artifacts").rglob("*")):
+        name = file.relative_to(store).as_posix()
+        if file.is_dir() or file.name == "provenance.json":
+            continue
+        assert ".work" not in name, f"{name} was left behind"
+        if file.suffix == ".safetensors":
+            with safe_open(file, "np") as tensors:
+                for key in sorted(tensors.keys()):
+                    contents[f"{name}:{key}"] = hashlib.sha256(tensors.get_tensor(key).tobytes()).hexdigest()
+        else:
+            contents[name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return contents
