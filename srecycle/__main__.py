@@ -174,7 +174,7 @@ def _complaints(error: ValidationError, place: str) -> Iterator[str]:
 
 def _similar(name: str, component: str) -> str:
     known = {cls.__name__: cls for cls in _subclasses(Component)}.get(component)
-    names = [field.name for field in fields(known)] if known and is_dataclass(known) else []
+    names: list[str] = [field.name for field in fields(known)] if known and is_dataclass(known) else []
     close = difflib.get_close_matches(name, names, n=1)
     hint = f" (did you mean {close[0]}?)" if close else ""
     return f"{hint}; it has: {', '.join(names)}" if names else hint

@@ -17,6 +17,8 @@ from typing import Any, Literal
 from srecycle.config import Canonical, field_diff, identity
 from srecycle.experiment import Experiment
 from srecycle.progress import say
+from srecycle.reflection import Reflect
+from srecycle.reflection.quote import Quote, quote
 from srecycle.stage import Made, Stage, materialize
 from srecycle.store import Store, write_json
 from srecycle.tracker import RunInfo, Session
@@ -24,13 +26,17 @@ from srecycle.tracker import RunInfo, Session
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedStage:
-    """What running would do for a stage: `how` is "hit", "resume" or "run"; `changed` says why it is no hit."""
+    """What running would do for a stage: `how` is "hit", "resume" or "run"; `changed` says why it is no hit.
+
+    `quote` says what is still to be asked of the teacher may cost; None where nothing is.
+    """
 
     label: str
     stage: str
     key: str
     how: Literal["hit", "resume", "run"]
     changed: list[str]
+    quote: Quote | None
 
 
 def planned(experiment: Experiment) -> list[PlannedStage]:
@@ -47,7 +53,8 @@ def _planned(label: str, stage: Stage, store: Store) -> PlannedStage:
         how = "resume" if scratch.is_dir() and any(scratch.iterdir()) else "run"
         diffs = [field_diff(record["payload"], stage.payload) for record in store.records(stage.name)]
         changed = min(diffs, key=len, default=[])
-    return PlannedStage(label=label, stage=stage.name, key=stage.key, how=how, changed=changed)
+    price = quote(stage) if isinstance(stage, Reflect) and how != "hit" else None
+    return PlannedStage(label=label, stage=stage.name, key=stage.key, how=how, changed=changed, quote=price)
 
 
 def run(experiment: Experiment, choices: Mapping[str, str], overrides: list[str]) -> Path:
@@ -79,7 +86,7 @@ def run(experiment: Experiment, choices: Mapping[str, str], overrides: list[str]
 
 
 def _run_info(experiment: Experiment, choices: Mapping[str, str], plan: Mapping[str, Stage], store: Store) -> RunInfo:
-    moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")[:-3]  # to the millisecond, so that ids sort by time
     name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in experiment.name)
     identifier = f"{moment}-{name[:60]}-{secrets.token_hex(2)}"
     folder = store.root / "runs" / identifier

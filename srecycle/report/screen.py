@@ -1,6 +1,7 @@
 """Tables on the screen: what a plan would do, and how runs compare. Standard output, so that they can be piped."""
 
 from collections.abc import Sequence
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from srecycle.runner import PlannedStage
 
 _SHOWN_DIFFERENCES = 4
+_DIFFERENCE_WIDTH = 90
 _WIDTH_WHERE_PIPED = 160
 
 
@@ -44,11 +46,27 @@ def show_plan(stages: Sequence["PlannedStage"]) -> None:
     for name in ("stage", "key", "would", "changed since the nearest one in the store"):
         table.add_column(name)
     for stage in stages:
-        shown = [escape(change) for change in stage.changed[:_SHOWN_DIFFERENCES]]
-        if len(stage.changed) > _SHOWN_DIFFERENCES:
-            shown.append(f"and {len(stage.changed) - _SHOWN_DIFFERENCES} more")
-        table.add_row(stage.label, stage.key[:12], stage.how, "\n".join(shown))
-    _console().print(table)
+        table.add_row(stage.label, stage.key[:12], stage.how, escape("\n".join(_differences(stage.changed))))
+    console = _console()
+    console.print(table)
+    quotes = [stage.quote for stage in stages if stage.quote is not None]
+    if quotes:
+        console.print(
+            f"The teacher would be asked at most {sum(one.requests for one in quotes):,} times: about "
+            f"{sum(one.input_tokens for one in quotes):,} tokens in and {sum(one.output_tokens for one in quotes):,} "
+            f"out, about ${sum(one.usd for one in quotes):,.2f} at the configured prices (assuming 4 characters a "
+            "token and replies of 500 tokens; what the ledger holds costs nothing)."
+        )
+
+
+def _differences(changed: Sequence[str]) -> list[str]:
+    """Word the differences briefly: own fields first, then the inputs that are new because something before them is."""
+    own = [shorten(change, _DIFFERENCE_WIDTH) for change in changed if ".key: " not in change]
+    upstream = [change.partition(".key: ")[0].partition(".")[0] for change in changed if ".key: " in change]
+    shown = own[:_SHOWN_DIFFERENCES]
+    if len(own) > _SHOWN_DIFFERENCES:
+        shown.append(f"and {len(own) - _SHOWN_DIFFERENCES} more")
+    return shown + ([f"new input: {', '.join(dict.fromkeys(upstream))}"] if upstream else [])
 
 
 def _console() -> Console:

@@ -78,7 +78,7 @@ def _metrics(version: npt.NDArray[Any], reason: npt.NDArray[Any], scores: dict[s
     for name in ("ifd", "r_ifd"):
         values = scores[name][kept & ~np.isnan(scores[name])]
         if len(values):
-            metrics[f"kept/{name}/mean"] = float(values.mean())
+            metrics[f"kept/{name}/median"] = float(np.median(values))
     taken, counted = Counter(version.tolist()), Counter(version[kept].tolist())
     metrics |= {f"taken/{name}": taken[name] for name in VERSIONS}
     metrics |= {f"kept/{name}": counted[name] for name in VERSIONS}

@@ -111,7 +111,8 @@ def _metrics(decisions: pa.Table) -> Metrics:
     for name in ("incumbent_value", "challenger_value", "margin"):
         values = decisions[name].drop_null().to_numpy()
         if len(values):
-            metrics[f"{name}/mean"] = float(values.mean())
-            metrics[f"{name}/median"] = float(np.median(values))
+            # Quantiles, not means: one response that its student can't make sense of has a ratio in the thousands.
+            low, middle, high = np.quantile(values, (0.1, 0.5, 0.9))
+            metrics |= {f"{name}/p10": float(low), f"{name}/median": float(middle), f"{name}/p90": float(high)}
     counts = Counter(decisions["reason"].to_pylist())
     return metrics | {f"reason/{reason}": count for reason, count in sorted(counts.items())}

@@ -50,6 +50,10 @@ class Teacher(Component, ABC):
         """Raise UserError where something that the teacher needs (a key, a file) is missing. Sends nothing."""
         return
 
+    def price(self, input_tokens: int, output_tokens: int) -> float:
+        """Return what so many tokens cost, in dollars. Teachers that nobody pays cost nothing."""
+        return 0.0
+
     @abstractmethod
     def replies(self, requests: Sequence[Request], ledger: "Ledger") -> list[Reply]:
         """Return one reply a request, in order. Teachers that are paid look into the ledger first and write to it."""

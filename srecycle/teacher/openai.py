@@ -68,6 +68,11 @@ class OpenAITeacher(Teacher):
                 "another with teacher.key_variable=NAME (any value does for a server that asks for none)"
             )
 
+    def price(self, input_tokens: int, output_tokens: int) -> float:
+        """Return what so many tokens cost, in dollars, at the configured prices."""
+        paid_in = input_tokens * self.usd_per_million_input_tokens
+        return (paid_in + output_tokens * self.usd_per_million_output_tokens) / 1e6
+
     def replies(self, requests: Sequence[Request], ledger: Ledger) -> list[Reply]:
         """Answer from the ledger, and ask the server for what is not in it, `concurrency` requests at a time."""
         fields = [self._fields(request) for request in requests]
@@ -151,16 +156,13 @@ class OpenAITeacher(Teacher):
         choice, usage = completion.choices[0], completion.usage
         input_tokens = (usage and usage.prompt_tokens) or 0
         output_tokens = (usage and usage.completion_tokens) or 0
-        usd = (
-            input_tokens * self.usd_per_million_input_tokens + output_tokens * self.usd_per_million_output_tokens
-        ) / 1e6
         return Reply(
             text=choice.message.content or "",
             finish_reason=choice.finish_reason or "",
             paid=True,
             input_tokens=input_tokens,
             output_tokens=output_tokens,
-            usd=usd,
+            usd=self.price(input_tokens, output_tokens),
         )
 
 

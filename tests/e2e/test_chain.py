@@ -67,9 +67,7 @@ def test_chain_selective_makes_every_stage_and_then_finds_it(go: Go) -> None:
         ("tracker=none", set()),
     ],
 )
-def test_chain_after_a_change_plans_only_what_depends_on_it(
-    small_store: "Make", change: str, made: set[str]
-) -> None:
+def test_chain_after_a_change_plans_only_what_depends_on_it(small_store: "Make", change: str, made: set[str]) -> None:
     stages = planned(small_store(*SMALL, change))
 
     assert {stage.label for stage in stages if stage.how != "hit"} == made
@@ -109,7 +107,9 @@ def test_chain_scope_chosen_asks_two_replies_a_row_and_decides_like_scope_all(go
     assert everything.metrics["reflect_response/requests"] > rows
     assert chosen.metrics["reflect_response/requests"] == rows
     for label in ("select_instruction", "select_response"):
-        one, other = (pq.read_table(run.artifact(label) / "decisions.parquet").to_pylist() for run in (everything, chosen))
+        one, other = (
+            pq.read_table(run.artifact(label) / "decisions.parquet").to_pylist() for run in (everything, chosen)
+        )
         assert [(line["id"], line["chosen"], line["reason"]) for line in one] == [
             (line["id"], line["chosen"], line["reason"]) for line in other
         ]

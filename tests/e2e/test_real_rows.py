@@ -78,7 +78,9 @@ def test_chain_on_alpaca_rows_with_recorded_replies_trains_and_evaluates(
     likelihoods = pq.read_table(run.artifact("likelihoods") / "likelihoods.parquet")
     helped = sum(
         given < alone
-        for given, alone in zip(likelihoods["loss_y_given_x"].to_pylist(), likelihoods["loss_y"].to_pylist(), strict=True)
+        for given, alone in zip(
+            likelihoods["loss_y_given_x"].to_pylist(), likelihoods["loss_y"].to_pylist(), strict=True
+        )
     )
     assert helped > 0.8 * len(likelihoods), "this student's responses should be likelier after their instructions"
     decisions = pq.read_table(run.artifact("select_instruction") / "decisions.parquet").to_pylist()
@@ -90,7 +92,9 @@ def test_chain_on_alpaca_rows_with_recorded_replies_trains_and_evaluates(
     assert len(samples) == len(QUESTIONS)
 
 
-def test_chain_on_chat_rows_keeps_history_and_odd_conversations(go: Callable[..., Run], shared: Path, tmp_path: Path) -> None:
+def test_chain_on_chat_rows_keeps_history_and_odd_conversations(
+    go: Callable[..., Run], shared: Path, tmp_path: Path
+) -> None:
     alpaca = json.loads((shared / "data" / "alpaca_subset_3111.json").read_text())[:6]
     conversations = [
         [{"role": "user", "content": row["instruction"]}, {"role": "assistant", "content": row["output"]}]

@@ -1,0 +1,110 @@
+"""The plan of shards stands from the start, and neither workers nor interruptions change a result."""
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from srecycle.engine.local import LocalEngine
+from srecycle.store import write_table
+
+ITEMS = list(range(23))
+
+
+def _squares(shard: Sequence[int]) -> pa.Table:
+    return pa.table({"n": list(shard), "square": [n * n for n in shard]})
+
+
+def _bytes(folder: Path, table: pa.Table) -> bytes:
+    write_table(folder / "result.parquet", table)
+    return (folder / "result.parquet").read_bytes()
+
+
+def _scratch(root: Path, name: str) -> Path:
+    (root / name).mkdir()
+    return root / name
+
+
+def _failing(at: int, seen: list[Sequence[int]] | None = None) -> Callable[[Sequence[int]], pa.Table]:
+    def function(shard: Sequence[int]) -> pa.Table:
+        if at in shard:
+            raise RuntimeError(f"no {at}")
+        if seen is not None:
+            seen.append(shard)
+        return _squares(shard)
+
+    return function
+
+
+def test_map_shards_returns_all_items_in_order(tmp_path: Path) -> None:
+    table = LocalEngine(shard_rows=5).map_shards("t", ITEMS, _squares, tmp_path)
+    assert table["n"].to_pylist() == ITEMS
+    assert table["square"].to_pylist() == [n * n for n in ITEMS]
+
+
+def test_map_shards_one_or_four_workers_give_the_same_bytes(tmp_path: Path) -> None:
+    made = [
+        _bytes(
+            tmp_path,
+            LocalEngine(shard_rows=5, workers=workers).map_shards(
+                "t", ITEMS, _squares, _scratch(tmp_path, str(workers))
+            ),
+        )
+        for workers in (1, 4)
+    ]
+    assert made[0] == made[1]
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_map_shards_interrupted_goes_on_with_what_is_left(tmp_path: Path, workers: int) -> None:
+    scratch = _scratch(tmp_path, "scratch")
+    with pytest.raises(RuntimeError, match="no 17"):
+        LocalEngine(shard_rows=5, workers=workers).map_shards("t", ITEMS, _failing(17), scratch)
+    finished = {path.name for path in scratch.glob("shard-*")}
+    assert {f"shard-{number:06d}.parquet" for number in range(3)} <= finished
+    assert "shard-000003.parquet" not in finished
+    seen: list[Sequence[int]] = []
+    resumed = LocalEngine(shard_rows=5, workers=workers).map_shards("t", ITEMS, _failing(-1, seen), scratch)
+    assert len(seen) == 5 - len(finished)
+    whole = LocalEngine(shard_rows=5).map_shards("t", ITEMS, _squares, _scratch(tmp_path, "whole"))
+    assert _bytes(tmp_path, resumed) == _bytes(tmp_path, whole)
+
+
+def test_map_shards_plan_stands_when_shard_rows_changes(tmp_path: Path) -> None:
+    scratch = _scratch(tmp_path, "scratch")
+    with pytest.raises(RuntimeError):
+        LocalEngine(shard_rows=5).map_shards("t", ITEMS, _failing(12), scratch)
+    assert json.loads((scratch / "plan.json").read_text()) == {"items": 23, "shard_rows": 5}
+    seen: list[Sequence[int]] = []
+    LocalEngine(shard_rows=100).map_shards("t", ITEMS, _failing(-1, seen), scratch)
+    assert [list(shard) for shard in seen] == [ITEMS[10:15], ITEMS[15:20], ITEMS[20:]]
+
+
+def test_map_shards_workers_run_at_the_same_time(tmp_path: Path) -> None:
+    together = threading.Barrier(3, timeout=10)
+
+    def meet(shard: Sequence[int]) -> pa.Table:
+        together.wait()
+        return _squares(shard)
+
+    table = LocalEngine(shard_rows=1, workers=3).map_shards("t", ITEMS[:3], meet, tmp_path)
+    assert table["n"].to_pylist() == [0, 1, 2]
+
+
+def test_map_shards_failure_cancels_what_has_not_begun(tmp_path: Path) -> None:
+    seen: list[Sequence[int]] = []
+    gate = threading.Event()
+
+    def function(shard: Sequence[int]) -> pa.Table:
+        if shard[0] == 0:
+            raise RuntimeError("first")
+        gate.wait(0.2)
+        seen.append(shard)
+        return _squares(shard)
+
+    with pytest.raises(RuntimeError, match="first"):
+        LocalEngine(shard_rows=1, workers=2).map_shards("t", list(range(50)), function, tmp_path)
+    assert len(seen) < 10
