@@ -7,6 +7,7 @@ import difflib
 import importlib.metadata
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
@@ -35,10 +36,15 @@ def main() -> None:
     """Run the command line."""
     if not sys.stderr.isatty():  # the libraries' bars; our own progress prints plain lines there
         os.environ.setdefault("TQDM_DISABLE", "1")
+    # SIGTERM unwinds like an exception, so that trackers and stages close what they have open.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets its errors through, and we word them
     try:
         hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(_job)()
+    except KeyboardInterrupt:
+        say("srecycle: interrupted; the same command goes on where it stopped")
+        sys.exit(130)
     except (HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
             raise

@@ -13,12 +13,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import MISSING, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, cast, dataclass_transform
+from typing import Annotated, Any, ClassVar, TypeVar, cast, dataclass_transform
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 T = TypeVar("T")
+InputPath = Annotated[Path, AfterValidator(Path.expanduser)]
+"""A path that a user names; `~` is their home."""
+
 Canonical = None | bool | int | float | str | list["Canonical"] | dict[str, "Canonical"]
 
 

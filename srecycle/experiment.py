@@ -45,7 +45,7 @@ class Experiment(Component):
     student: Student
     template: PromptTemplate
     scorer: Scorer
-    selector: dict[Phase, Selector]
+    selector: Annotated[dict[Phase, Selector], Field(min_length=len(PHASES))]
     keep: Annotated[dict[str, Keep], Field(min_length=1)]
     trainer: Trainer
     evaluator: Annotated[dict[str, Evaluator], Field(min_length=1)]

@@ -1,9 +1,8 @@
 """Samples in the Alpaca format: one record a sample, with columns for instruction, optional input, and output."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
-from srecycle.config import component
+from srecycle.config import InputPath, component
 from srecycle.data.base import Data, Sample
 from srecycle.data.files import records, text
 from srecycle.digest import file_digest
@@ -13,7 +12,7 @@ from srecycle.digest import file_digest
 class Alpaca(Data):
     """An Alpaca-format file: a JSON array, JSON Lines or parquet. Column names are settings."""
 
-    path: Path
+    path: InputPath
     instruction: str = "instruction"
     input: str = "input"
     output: str = "output"

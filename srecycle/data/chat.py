@@ -6,10 +6,9 @@ empty text, which later stages keep and count with that reason.
 """
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from srecycle.config import component
+from srecycle.config import InputPath, component
 from srecycle.data.base import Data, Sample
 from srecycle.data.files import records, text
 from srecycle.digest import file_digest
@@ -24,7 +23,7 @@ _ROLES = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "ass
 class Chat(Data):
     """A chat-format file: JSON Lines, a JSON array, or parquet."""
 
-    path: Path
+    path: InputPath
 
     def samples(self) -> Iterator[Sample]:
         """Yield one sample a conversation."""

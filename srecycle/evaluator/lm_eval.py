@@ -13,7 +13,7 @@ from unittest import mock
 
 from pydantic import Field
 
-from srecycle.config import component, runtime
+from srecycle.config import InputPath, component, runtime
 from srecycle.digest import folder_digest
 from srecycle.errors import UserError
 from srecycle.evaluator.base import Evaluator, Subject
@@ -32,7 +32,7 @@ class LMEval(Evaluator):
     """
 
     tasks: Annotated[tuple[str, ...], Field(min_length=1)]
-    include_path: Path | None = None
+    include_path: InputPath | None = None
     num_fewshot: Annotated[int, Field(ge=0)] | None = None
     limit: Annotated[int, Field(ge=1)] | None = None
     apply_chat_template: bool = False

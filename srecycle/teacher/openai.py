@@ -157,7 +157,7 @@ class OpenAITeacher(Teacher):
         input_tokens = (usage and usage.prompt_tokens) or 0
         output_tokens = (usage and usage.completion_tokens) or 0
         return Reply(
-            text=choice.message.content or "",
+            text=(choice.message.content or "").encode("utf-8", "replace").decode(),  # lone surrogates can't be stored
             finish_reason=choice.finish_reason or "",
             paid=True,
             input_tokens=input_tokens,

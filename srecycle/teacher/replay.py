@@ -7,10 +7,9 @@ reason `not_recorded`.
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from srecycle.config import component
+from srecycle.config import InputPath, component
 from srecycle.data.files import records, text
 from srecycle.digest import file_digest
 from srecycle.errors import UserError
@@ -29,7 +28,7 @@ _KINDS: Mapping[str, tuple[Phase, Version]] = {
 class ReplayTeacher(Teacher):
     """Answers from a file of recorded replies. The file's content is identity."""
 
-    path: Path
+    path: InputPath
 
     def resolved(self) -> Mapping[str, str]:
         """Identity is the file's content."""

@@ -14,7 +14,7 @@ from srecycle.data import Source
 from srecycle.data.alpaca import Alpaca
 from srecycle.data.base import Data
 from srecycle.data.chat import Chat
-from srecycle.data.testbed import Testbed
+from srecycle.data.testbed import Testbed as World
 from srecycle.errors import UserError
 from srecycle.rows import Turn, content_id
 from srecycle.stage import materialize
@@ -115,7 +115,7 @@ def test_chat_incomplete_conversation_gives_a_row_with_an_empty_text(
 def test_testbed_samples_carry_labels_and_depend_on_the_seed() -> None:
     def texts(seed: int) -> list[tuple[str, str]]:
         mix = {"ok": 0.5, "refusal": 0.5}
-        rows = Testbed(count=60, world_seed=seed, mix=mix).rows()
+        rows = World(count=60, world_seed=seed, mix=mix).rows()
         assert {row.label for row in rows} == set(mix)
         return [(row.instruction, row.response) for row in rows]
 
