@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -146,10 +147,15 @@ def _check_targets(node: Any, place: str = "") -> None:
             _check_targets(value, f"{place}[{index}]")
 
 
+@cache
+def _plugins() -> set[str]:
+    """Return the packages of installed plugins; finding them reads every installed package's metadata."""
+    return {point.module.partition(".")[0] for point in importlib.metadata.entry_points(group="srecycle.plugins")}
+
+
 def _is_component(target: Any) -> bool:
     module = str(target).rpartition(".")[0]
-    plugins = {point.module.partition(".")[0] for point in importlib.metadata.entry_points(group="srecycle.plugins")}
-    if module.partition(".")[0] not in {"srecycle", *plugins}:
+    if module.partition(".")[0] not in {"srecycle", *_plugins()}:
         return False
     try:
         found = hydra.utils.get_class(str(target))

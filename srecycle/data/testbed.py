@@ -20,6 +20,10 @@ class Testbed(Data):
     world_seed: int = 0
     mix: dict[str, Share]
 
+    def __post_init__(self) -> None:
+        """Refuse labels that the world doesn't have, and shares that are all zero."""
+        originals(0, self.world_seed, self.mix)
+
     def samples(self) -> Iterator[Sample]:
         """Yield the generated samples."""
         for original in originals(self.count, self.world_seed, self.mix):

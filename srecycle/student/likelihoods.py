@@ -101,9 +101,8 @@ class Likelihoods(Stage):
                 [template.completion(template.whole_instruction(line["instruction"], line["input"])) for line in lines],
             )
         )
-        unpredicted = (
-            0 if anchor else 1
-        )  # without an anchor, L(y) can't say how likely y's first token is: nor does L(y|x)
+        # Without an anchor L(y) can't say how likely y's first token is, so L(y|x) must not count it either.
+        unpredicted = 0 if anchor else 1
         return [
             encode(anchor, context + target[:unpredicted], (*target[unpredicted:], *eos), loaded.max_length)
             for place in range(len(lines))

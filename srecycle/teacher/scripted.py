@@ -57,6 +57,10 @@ class ScriptedTeacher(_Scripted):
     drifts: Chance = 0.0
     unparsable: Chance = 0.0
 
+    def __post_init__(self) -> None:
+        """Refuse knobs that don't go together before any work is done."""
+        self.knobs()
+
     def knobs(self) -> Knobs:
         """Return the knobs as configured."""
         return Knobs(**{field.name: getattr(self, field.name) for field in fields(Knobs)})

@@ -60,7 +60,7 @@ class WandbSession(Session):
     def stage(self, label: str, made: Made) -> None:
         """Log the stage's metrics and its artifact."""
         self._jsonl.stage(label, made)
-        numbers = {name: value for name, value in made.artifact.metrics.items() if not isinstance(value, str)}
+        numbers = {name: value for name, value in made.artifact.metrics.items() if not isinstance(value, str | None)}
         words = {name: value for name, value in made.artifact.metrics.items() if isinstance(value, str)}
         self._run.log(
             {f"{label}/{name}": value for name, value in numbers.items()} | {f"{label}/seconds": made.seconds}

@@ -1,6 +1,5 @@
 """Keys of stages, and the three ways in which one is come by."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -77,7 +76,11 @@ def test_materialize_after_a_failure_resumes_to_the_same_bytes(store: Store, tmp
     assert _lines(tmp_path / "diary") == ["[]", "['half']", "[]"]
     for name in (RECORD, "numbers.parquet"):
         assert (resumed.artifact.folder / name).read_bytes() == (whole.artifact.folder / name).read_bytes()
-    assert sorted(os.listdir(resumed.artifact.folder)) == ["numbers.parquet", "provenance.json", RECORD]
+    assert sorted(path.name for path in resumed.artifact.folder.iterdir()) == [
+        "numbers.parquet",
+        "provenance.json",
+        RECORD,
+    ]
     assert resumed.artifact.provenance["resumed"] and not whole.artifact.provenance["resumed"]
 
 

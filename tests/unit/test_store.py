@@ -116,7 +116,7 @@ def test_store_is_for_its_owner_only(tmp_path: Path) -> None:
 
 def test_store_in_the_way_of_a_file_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="can't be created.*SRECYCLE_STORE"):
+    with pytest.raises(UserError, match=r"can't be created.*SRECYCLE_STORE"):
         Store(tmp_path / "file" / "store")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from srecycle.config import fingerprint, identity
 from srecycle.data import Source
@@ -120,6 +121,12 @@ def test_testbed_samples_carry_labels_and_depend_on_the_seed() -> None:
         return [(row.instruction, row.response) for row in rows]
 
     assert texts(1) == texts(1) != texts(2)
+
+
+@pytest.mark.parametrize("mix", [{"okay": 1.0}, {"ok": 0.0}, {}])
+def test_testbed_mix_without_meaning_is_refused_before_any_work(mix: dict[str, float]) -> None:
+    with pytest.raises(ValidationError, match="mix: "):
+        World(mix=mix)
 
 
 def _file(tmp_path: Path, count: int = 50) -> Path:

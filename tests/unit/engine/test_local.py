@@ -58,6 +58,15 @@ def test_map_shards_one_or_four_workers_give_the_same_bytes(tmp_path: Path) -> N
     assert made[0] == made[1]
 
 
+def test_map_shards_result_does_not_tell_its_shards(tmp_path: Path) -> None:
+    made = [
+        LocalEngine(shard_rows=size).map_shards("t", ITEMS, _squares, _scratch(tmp_path, str(size)))
+        for size in (5, 100)
+    ]
+    assert _bytes(tmp_path, made[0]) == _bytes(tmp_path, made[1])
+    assert all(column.num_chunks == 1 for one in made for column in one.columns)
+
+
 @pytest.mark.parametrize("workers", [1, 4])
 def test_map_shards_interrupted_goes_on_with_what_is_left(tmp_path: Path, workers: int) -> None:
     scratch = _scratch(tmp_path, "scratch")

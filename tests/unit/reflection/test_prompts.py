@@ -44,41 +44,44 @@ def test_messages_braces_in_texts_survive() -> None:
     assert _user("response", **texts) == 'I={response}|N={instruction}|R={"json": {input_block}}|c'
 
 
-def _shipped() -> Reflection:
-    fields = yaml.safe_load((CONF / "reflection" / "default.yaml").read_text())
-    fields.pop("_target_")
-    return Reflection(**fields)
+_FIELDS = yaml.safe_load((CONF / "reflection" / "default.yaml").read_text())
+SHIPPED = Reflection(**{name: value for name, value in _FIELDS.items() if name != "_target_"})
 
 
 @pytest.mark.parametrize("phase", PHASES)
 @given(instruction=st.text(), input=st.text(min_size=1), response=st.text(), content=st.text())
-def test_messages_of_the_shipped_wording_hold_every_text_and_no_placeholder(
+def test_messages_of_the_shipped_wording_hold_every_text(
     phase: Phase, instruction: str, input: str, response: str, content: str
 ) -> None:
     history = (Turn(role="user", content=f"h{content}"),)
     marked = {"instruction": f"<i{instruction}>", "input": f"<n{input}>", "response": f"<r{response}>"}
-    said = _shipped().messages(phase, **marked, history=history)[1]["content"]
+    said = SHIPPED.messages(phase, **marked, history=history)[1]["content"]
     for text in (*marked.values(), f"user: h{content}"):
         assert text in said
-    bare = _shipped().messages(phase, instruction="", input="n", response="", history=history)
-    assert "{" not in "".join(message["content"] for message in bare)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_messages_of_the_shipped_wording_leave_no_placeholder(phase: Phase) -> None:
+    history = (Turn(role="user", content="h"),)
+    for input in ("", "n"):
+        said = SHIPPED.messages(phase, instruction="i", input=input, response="r", history=history)
+        assert "{" not in "".join(message["content"] for message in said)
 
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_messages_of_the_shipped_wording_ask_for_the_markers_that_are_read(phase: Phase) -> None:
-    said = _shipped().messages(phase, instruction="i", input="", response="r")[1]["content"]
+    said = SHIPPED.messages(phase, instruction="i", input="", response="r")[1]["content"]
     markers = ("[New Instruction]", "[New Answer]") if phase == "instruction" else ("[Better Answer]",)
     assert said.count("[End]") == len(markers)
     assert all(f"\n{marker}\n" in said for marker in markers)
 
 
 def test_shipped_criteria_are_the_papers() -> None:
-    shipped = _shipped()
     for wanted, said in zip(
-        ("complexity", "detail", "knowledge", "ambiguity", "reasoning"), shipped.instruction_criteria, strict=True
+        ("complexity", "detail", "knowledge", "ambiguity", "reasoning"), SHIPPED.instruction_criteria, strict=True
     ):
         assert wanted in said
     for wanted, said in zip(
-        ("helpfulness", "relevance", "accuracy", "details"), shipped.response_criteria, strict=True
+        ("helpfulness", "relevance", "accuracy", "details"), SHIPPED.response_criteria, strict=True
     ):
         assert wanted in said

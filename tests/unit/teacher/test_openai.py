@@ -57,7 +57,9 @@ class Server:
             return
         status, headers, content = answer
         handler.send_response(status)
-        for name, value in ({"Content-Type": "application/json", "Content-Length": str(len(content))} | headers).items():
+        for name, value in (
+            {"Content-Type": "application/json", "Content-Length": str(len(content))} | headers
+        ).items():
             handler.send_header(name, value)
         handler.end_headers()
         handler.wfile.write(content)
@@ -149,9 +151,7 @@ def test_replies_request_holds_the_configured_fields_only(server: Server, ledger
     _teacher(server, temperature=None, max_tokens=7, max_tokens_field="max_tokens", seed=3).replies(
         _requests("a"), ledger
     )
-    assert server.bodies == [
-        {"model": "m", "messages": [{"role": "user", "content": "a"}], "max_tokens": 7, "seed": 3}
-    ]
+    assert server.bodies == [{"model": "m", "messages": [{"role": "user", "content": "a"}], "max_tokens": 7, "seed": 3}]
     assert server.keys == {f"Bearer {KEY}"}
 
 
@@ -246,9 +246,7 @@ def test_check_missing_key_names_the_variable(monkeypatch: pytest.MonkeyPatch, l
         OpenAITeacher(model="m", key_variable="MY_KEY").replies(_requests("a"), ledger)
 
 
-def test_replies_all_in_the_ledger_need_no_key(
-    server: Server, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_replies_all_in_the_ledger_need_no_key(server: Server, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     _teacher(server).replies(_requests("a"), ledger)
     monkeypatch.delenv("OPENAI_API_KEY")
     assert _teacher(server).replies(_requests("a"), ledger)[0].text == "re: a"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from srecycle.config import identity
 from srecycle.errors import UserError
@@ -122,6 +123,6 @@ def test_scripted_without_faults_always_parses(tmp_path: Path) -> None:
     assert "unparsed" in statuses
 
 
-def test_scripted_too_many_faults_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="at most one fault an answer"):
-        _replies(ScriptedTeacher(mismatches=0.7, drifts=0.7), _scripted_requests(), tmp_path)
+def test_scripted_too_many_faults_are_refused_before_any_work() -> None:
+    with pytest.raises(ValidationError, match="at most one fault an answer"):
+        ScriptedTeacher(mismatches=0.7, drifts=0.7)

@@ -1,0 +1,195 @@
+"""The plan, and running it: what is made, what is told, and what is left when something stops."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from srecycle.data.testbed import Testbed as World
+from srecycle.engine.local import LocalEngine
+from srecycle.errors import UserError
+from srecycle.evaluator.base import NoEvaluator
+from srecycle.experiment import Experiment
+from srecycle.reflection import Reflect, Reflection
+from srecycle.runner import planned, run
+from srecycle.scorer import Scorer
+from srecycle.selector.always import Always
+from srecycle.selector.ifd import IFD
+from srecycle.selector.keep import IFDMax, KeepAll
+from srecycle.selector.never import Never
+from srecycle.selector.random import Random
+from srecycle.selector.reversed_ifd import ReversedIFD
+from srecycle.store import Store
+from srecycle.student import PromptTemplate, Student
+from srecycle.teacher.openai import OpenAITeacher
+from srecycle.teacher.scripted import ScriptedTeacher
+from srecycle.tracker.jsonl import JsonlTracker
+from srecycle.trainer import NoTrainer
+
+PAPER = {"instruction": IFD(), "response": ReversedIFD()}
+NEVER = {"instruction": Never(), "response": Never()}
+ALL = {"instruction": Always(), "response": Always()}
+END = ["select_instruction", "select_response", "assemble", "train", "evaluate/none"]
+
+
+def _wording(scope: Any = "all") -> Reflection:
+    return Reflection(
+        system="",
+        instruction_request="{instruction}",
+        response_request="{response}",
+        input_block="",
+        history_block="",
+        instruction_criteria=(),
+        response_criteria=(),
+        scope=scope,
+    )
+
+
+@pytest.fixture
+def parts(tmp_path: Path, tiny_models: Mapping[str, Path]) -> dict[str, Any]:
+    """Return the fields of an experiment that selects as the paper does, and trains nothing."""
+    return {
+        "data": World(count=6, mix={"ok": 1.0}),
+        "reflection": _wording(),
+        "teacher": ScriptedTeacher(),
+        "student": Student(path=str(tiny_models["llama"]), device="cpu", threads=1),
+        "template": PromptTemplate(user="{instruction}:", user_with_input="{instruction}{input}:"),
+        "scorer": Scorer(reversed_request="{response}"),
+        "selector": PAPER,
+        "keep": {"none": KeepAll()},
+        "trainer": NoTrainer(),
+        "evaluator": {"none": NoEvaluator()},
+        "engine": LocalEngine(shard_rows=2),
+        "tracker": JsonlTracker(),
+        "store": tmp_path / "store",
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, ["source", "reflect_instruction", "reflect_response", "likelihoods", *END]),
+        ({"selector": NEVER}, ["source", *END]),
+        ({"selector": NEVER, "keep": {"ifd": IFDMax()}}, ["source", "likelihoods", *END]),
+        ({"selector": ALL}, ["source", "reflect_instruction", "reflect_response", *END]),
+        (
+            {"reflection": _wording("chosen")},
+            [
+                "source",
+                "reflect_instruction",
+                "likelihoods",
+                "select_instruction",
+                "reflect_response",
+                "likelihoods_response",
+                *END[1:],
+            ],
+        ),
+        ({"reflection": _wording("chosen"), "selector": NEVER}, ["source", *END]),
+        (
+            {"reflection": _wording("chosen"), "selector": {**NEVER, "response": Random()}},
+            ["source", "select_instruction", "reflect_response", *END[1:]],
+        ),
+    ],
+    ids=["paper", "original", "original filtered", "both", "chosen", "chosen original", "chosen response"],
+)
+def test_plan_lists_the_stages_that_are_needed(
+    parts: dict[str, Any], fields: dict[str, Any], expected: list[str]
+) -> None:
+    plan = Experiment(**(parts | fields)).plan()
+    assert list(plan) == expected
+    stages = list(plan.values())
+    for place, stage in enumerate(stages):
+        assert all(one in stages[:place] for one in stage.inputs)
+
+
+def test_plan_another_selector_shares_replies_and_likelihoods(parts: dict[str, Any]) -> None:
+    one, other = (
+        Experiment(**(parts | {"selector": selector})).plan() for selector in (PAPER, {**PAPER, "response": IFD()})
+    )
+    same = [label for label in one if one[label].key == other[label].key]
+    assert same == ["source", "reflect_instruction", "reflect_response", "likelihoods", "select_instruction"]
+
+
+def test_plan_chosen_reflects_on_what_was_chosen(parts: dict[str, Any]) -> None:
+    plan = Experiment(**(parts | {"reflection": _wording("chosen")})).plan()
+    stage = plan["reflect_response"]
+    assert isinstance(stage, Reflect) and stage.chosen is plan["select_instruction"]
+
+
+@pytest.mark.parametrize("field", ["keep", "evaluator"])
+def test_experiment_without_any_of_a_list_is_refused(parts: dict[str, Any], field: str) -> None:
+    with pytest.raises(ValidationError, match=field):
+        Experiment(**(parts | {field: {}}))
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "run.json").read_text()))
+
+
+def _decided(parts: dict[str, Any]) -> list[dict[str, Any]]:
+    experiment = Experiment(**parts)
+    run(experiment, {}, [])
+    stage = experiment.plan()["select_response"]
+    found = Store(experiment.store).find(stage.name, stage.key)
+    assert found is not None
+    return list(found.table("decisions").to_pylist())
+
+
+def test_run_second_time_hits_everything_and_tells_as_much(parts: dict[str, Any]) -> None:
+    first, second = (_told(run(Experiment(**parts), {"teacher": "scripted"}, ["x=1"])) for _ in range(2))
+    assert [stage["how"] for stage in first["stages"]] == ["run"] * 9
+    assert [stage["how"] for stage in second["stages"]] == ["hit"] * 9
+    assert first["metrics"] == second["metrics"]
+    assert first["metrics"]["source/rows"] == 6
+    assert (first["status"], first["choices"], first["overrides"]) == ("finished", {"teacher": "scripted"}, ["x=1"])
+    assert first["id"] != second["id"]
+
+
+def test_run_chosen_scope_decides_as_all_scope(parts: dict[str, Any]) -> None:
+    """The scripted teacher's reply depends on the base alone, so both orders must end in the same decisions."""
+    every = _decided(parts)
+    chosen = _decided(parts | {"reflection": _wording("chosen")})
+    for one, other in zip(every, chosen, strict=True):
+        names = ("id", "incumbent", "challenger", "chosen", "reason")
+        assert [one[name] for name in names] == [other[name] for name in names]
+        assert one["margin"] == pytest.approx(other["margin"], rel=1e-5)
+
+
+def test_run_that_fails_says_how_far_it_came(parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: object, work: object) -> None:
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(Reflect, "run", fail)
+    with pytest.raises(RuntimeError, match="out of luck"):
+        run(Experiment(**parts), {}, [])
+    (folder,) = (parts["store"] / "runs").iterdir()
+    told = _told(folder)
+    assert (told["status"], [stage["label"] for stage in told["stages"]]) == ("failed", ["source"])
+    events = [json.loads(line)["event"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert events == ["run", "stage", "end"]
+
+
+def test_run_without_the_teachers_key_starts_nothing(parts: dict[str, Any]) -> None:
+    experiment = Experiment(**(parts | {"teacher": OpenAITeacher(model="m")}))
+    with pytest.raises(UserError, match="OPENAI_API_KEY"):
+        run(experiment, {}, [])
+    assert list((parts["store"] / "runs").iterdir()) == []
+    assert list((parts["store"] / "artifacts").iterdir()) == []
+
+
+def test_planned_says_hit_resume_or_run_and_what_changed(parts: dict[str, Any]) -> None:
+    experiment = Experiment(**(parts | {"selector": NEVER}))
+    assert {stage.how for stage in planned(experiment)} == {"run"}
+    run(experiment, {}, [])
+    assert {stage.how for stage in planned(experiment)} == {"hit"}
+    other = Experiment(**(parts | {"selector": NEVER, "data": World(count=7, mix={"ok": 1.0})}))
+    source, *later = planned(other)
+    assert (source.how, source.changed) == ("run", ["data.count: 6 -> 7"])
+    assert all(stage.how == "run" and stage.changed for stage in later)
+    scratch = Store(parts["store"]).scratch("source", source.key)
+    scratch.mkdir(parents=True)
+    (scratch / "shard").write_text("")
+    assert planned(other)[0].how == "resume"

@@ -1,0 +1,91 @@
+"""What a tracker without an account keeps."""
+
+import json
+import math
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from srecycle.data import Source
+from srecycle.data.testbed import Testbed as World
+from srecycle.stage import Made, materialize
+from srecycle.store import Store
+from srecycle.tracker import NullTracker, RunInfo, Tracker
+from srecycle.tracker.jsonl import JsonlTracker
+
+CURVE = pa.table({"step": [1, 2], "loss": [0.5, None]})
+
+
+def _info(folder: Path) -> RunInfo:
+    folder.mkdir()
+    return RunInfo(
+        id="r1",
+        name="n",
+        group="g",
+        folder=folder,
+        choices={"teacher": "scripted"},
+        config={"class": "x", "list": [1]},
+        keys={"source": "ab"},
+    )
+
+
+@pytest.fixture
+def made(store: Store) -> Made:
+    return materialize(Source(data=World(count=3, mix={"ok": 1.0})), store)
+
+
+def _run(tracker: Tracker, info: RunInfo, made: Made) -> None:
+    session = tracker.open(info)
+    session.stage("source", made)
+    session.curve("train", CURVE)
+    session.finish("finished", {"source/rows": 3})
+
+
+def test_jsonl_events_are_whole_and_in_order(tmp_path: Path, made: Made) -> None:
+    info = _info(tmp_path / "run")
+    _run(JsonlTracker(), info, made)
+    events = [json.loads(line) for line in (info.folder / "metrics.jsonl").read_text().splitlines()]
+    assert all(isinstance(event.pop("time"), float) for event in events)
+    assert events == [
+        {
+            "event": "run",
+            "id": "r1",
+            "name": "n",
+            "group": "g",
+            "choices": {"teacher": "scripted"},
+            "config": {"class": "x", "list": [1]},
+            "keys": {"source": "ab"},
+        },
+        {
+            "event": "stage",
+            "stage": "source",
+            "key": made.artifact.key,
+            "how": "run",
+            "seconds": round(made.seconds, 3),
+            "metrics": {"rows": 3, "duplicates": 0, "empty_responses": 0, "empty_instructions": 0},
+        },
+        {"event": "curve", "stage": "train", "step": 1, "loss": 0.5},
+        {"event": "curve", "stage": "train", "step": 2, "loss": None},
+        {"event": "end", "status": "finished", "summary": {"source/rows": 3}},
+    ]
+
+
+def test_jsonl_event_stands_at_once(tmp_path: Path, made: Made) -> None:
+    info = _info(tmp_path / "run")
+    session = JsonlTracker().open(info)
+    for count, act in enumerate([lambda: None, lambda: session.stage("source", made)], start=1):
+        act()
+        assert len((info.folder / "metrics.jsonl").read_text().splitlines()) == count
+
+
+def test_jsonl_not_a_number_is_refused(tmp_path: Path) -> None:
+    session = JsonlTracker().open(_info(tmp_path / "run"))
+    with pytest.raises(ValueError, match="JSON compliant"):
+        session.finish("finished", {"x": math.nan})
+
+
+def test_null_tracker_leaves_nothing(tmp_path: Path, made: Made) -> None:
+    info = _info(tmp_path / "run")
+    _run(NullTracker(), info, made)
+    assert list(info.folder.iterdir()) == []

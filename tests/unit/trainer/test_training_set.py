@@ -1,0 +1,137 @@
+"""What is trained on, token by token, and what is said where there is nothing."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from srecycle.data import Source
+from srecycle.data.alpaca import Alpaca
+from srecycle.errors import UserError
+from srecycle.selector import Assemble, Keep, Select
+from srecycle.selector.keep import KeepAll, ResponseReflectedOnly
+from srecycle.selector.never import Never
+from srecycle.stage import materialize
+from srecycle.store import Store
+from srecycle.student import PromptTemplate, Student
+from srecycle.student.model import Loaded
+from srecycle.trainer import NoTrainer, Train
+from srecycle.trainer.base import adapter_folder, training_set
+from srecycle.trainer.lora import LoRATrainer, _dataset
+
+FOLDER = Path(__file__).parents[3] / "conf" / "template"
+TEMPLATES = sorted(file.stem for file in FOLDER.glob("*.yaml"))
+ROW = {"id": "a", "instruction": "Translate.", "input": "hello", "response": "Bonjour. \U0001f600", "history": []}
+HISTORY = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello there"}]
+ROWS: list[dict[str, Any]] = [ROW, {**ROW, "id": "b", "input": ""}, {**ROW, "id": "c", "history": HISTORY}]
+
+
+def _template(name: str) -> PromptTemplate:
+    fields = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+    return PromptTemplate(**{key: value for key, value in fields.items() if key != "_target_"})
+
+
+def _loaded(path: Path, max_length: int = 256) -> Loaded:
+    return Student(path=str(path), max_length=max_length, device="cpu").load()
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("model", ["llama", "gpt2", "qwen2", "plain"])
+def test_training_set_labels_are_the_response_and_its_end(
+    tiny_models: Mapping[str, Path], model: str, name: str
+) -> None:
+    loaded, template = _loaded(tiny_models[model]), _template(name)
+    data = _dataset(training_set(loaded, template, ROWS).sequences)
+    tokenizer = loaded.tokenizer
+    first = {"llama": ["<s>"], "gpt2": ["<|endoftext|>"], "qwen2": ["<|im_end|>"], "plain": []}[model]
+    last = {"llama": ["</s>"], "gpt2": ["<|endoftext|>"], "qwen2": ["<|im_end|>"], "plain": []}[model]
+    vocabulary = tokenizer.get_vocab()
+    for row, line in zip(ROWS, data, strict=True):
+        turns = [*row["history"]]
+        fields = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+        text = fields["preamble_with_input"] if row["input"] and fields["preamble_with_input"] else fields["preamble"]
+        if turns:
+            text += fields["user"].replace("{instruction}", "Hi")
+            text += fields["response_prefix"] + "Hello there" + fields["turn_end"]
+        user = fields["user_with_input"] if row["input"] else fields["user"]
+        text += user.replace("{instruction}", "Translate.").replace("{input}", row["input"])
+        prompt = [vocabulary[one] for one in first] + tokenizer.encode(text, add_special_tokens=False)
+        answer = tokenizer.encode(fields["response_prefix"] + row["response"], add_special_tokens=False)
+        answer += [vocabulary[one] for one in last]
+        assert line["input_ids"] == prompt + answer
+        assert line["labels"] == [-100] * len(prompt) + answer
+
+
+def test_training_set_empty_response_is_refused_with_that_reason(tiny_models: Mapping[str, Path]) -> None:
+    rows = [{**ROW, "id": "x", "response": ""}, ROW, {**ROW, "id": "y", "response": " \n"}]
+    made = training_set(_loaded(tiny_models["llama"]), _template("alpaca"), rows)
+    assert made.refused == {"x": "empty_response", "y": "empty_response"}
+    assert len(made.sequences) == 1
+
+
+def test_training_set_long_prompt_never_pushes_the_response_out(tiny_models: Mapping[str, Path]) -> None:
+    loaded = _loaded(tiny_models["llama"], 40)
+    short, long = {**ROW, "instruction": "word " * 100}, {**ROW, "response": "word " * 100}
+    fits, cut = training_set(loaded, _template("wizardlm"), [short, long]).sequences
+    answer = [*loaded.tokenizer.encode(ROW["response"], add_special_tokens=False), loaded.tokenizer.eos_token_id]
+    assert list(fits.ids[fits.target_start :]) == answer and not fits.truncated
+    assert len(fits.ids) == 40
+    assert cut.truncated and cut.target_tokens == 39
+
+
+def _train(root: Path, model: Path, responses: list[str], keep: Keep, trainer: Any) -> tuple[Train, Store]:
+    (root / "rows.json").write_text(json.dumps([{"instruction": "Say.", "output": one} for one in responses]))
+    store = Store(root / "store")
+    source = Source(data=Alpaca(path=root / "rows.json"))
+    first = Select(phase="instruction", rows=source, selector=Never())
+    second = Select(phase="response", rows=source, before=first, selector=Never())
+    training = Assemble(rows=source, decisions=second, keep={"one": keep})
+    student = Student(path=str(model), max_length=64, device="cpu", threads=1)
+    for stage in (source, first, second, training):
+        materialize(stage, store)
+    return Train(training=training, trainer=trainer, student=student, template=_template("wizardlm")), store
+
+
+TINY = {"rank": 2, "batch_size": 2, "device_batch": 2, "max_steps": 2}
+
+
+def test_train_nothing_kept_names_the_reasons(tmp_path: Path, tiny_models: Mapping[str, Path]) -> None:
+    stage, store = _train(tmp_path, tiny_models["llama"], ["a", "b"], ResponseReflectedOnly(), LoRATrainer(**TINY))
+    with pytest.raises(UserError, match=r"none of 2 rows was kept .2 response_not_reflected.; loosen the keep"):
+        materialize(stage, store)
+
+
+def test_train_all_kept_rows_empty_names_the_reason(tmp_path: Path, tiny_models: Mapping[str, Path]) -> None:
+    stage, store = _train(tmp_path, tiny_models["llama"], ["", " "], KeepAll(), LoRATrainer(**TINY))
+    with pytest.raises(UserError, match=r"all 2 kept rows were refused .2 empty_response."):
+        materialize(stage, store)
+    assert store.find("train", stage.key) is None
+
+
+def test_train_without_trainer_makes_no_adapter(tmp_path: Path, tiny_models: Mapping[str, Path]) -> None:
+    stage, store = _train(tmp_path, tiny_models["llama"], ["a"], ResponseReflectedOnly(), NoTrainer())
+    made = materialize(stage, store).artifact
+    assert made.metrics == {"rows": 0}
+    assert adapter_folder(made.folder) is None
+
+
+def test_train_lora_learns_counts_and_repeats_itself(tmp_path: Path, tiny_models: Mapping[str, Path]) -> None:
+    from safetensors.torch import load_file
+
+    made = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        trainer = LoRATrainer(**(TINY | {"max_steps": 8, "learning_rate": 0.02, "warmup": 0.0}))
+        stage, store = _train(tmp_path / name, tiny_models["llama"], ["hi there", "hi", ""], KeepAll(), trainer)
+        made.append(materialize(stage, store).artifact)
+    first, second = made
+    assert (first.metrics["rows"], first.metrics["steps"], first.metrics["refused/empty_response"]) == (2, 8, 1)
+    losses = first.table("curve")["loss"].to_pylist()
+    assert len(losses) == 8 and losses[-1] < losses[0]
+    assert first.metrics == second.metrics
+    weights = [load_file(one.folder / "adapter" / "adapter_model.safetensors") for one in made]
+    assert weights[0].keys() == weights[1].keys() and weights[0]
+    assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])
