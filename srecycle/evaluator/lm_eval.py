@@ -6,6 +6,7 @@ are kept in `samples.jsonl`, the harness's table of results in `results.json`.
 
 import importlib.metadata
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -148,11 +149,11 @@ def _kept(outcome: dict[str, Any], work: Work) -> Metrics:
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
     """Keep a task's figures, named METRIC or METRIC_stderr; a filter other than "none" stays in the name.
 
-    The harness writes "N/A" where it has no standard error: such a figure is left out.
+    The harness writes "N/A" where it has no standard error, and NaN where a metric failed: neither is a figure.
     """
     numbers = {}
     for name, value in values.items():
         metric, _, kind = name.partition(",")
-        if kind and isinstance(value, int | float) and not isinstance(value, bool):
+        if kind and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             numbers[metric if kind == "none" else f"{metric},{kind}"] = float(value)
     return numbers

@@ -20,6 +20,9 @@ from srecycle.rows import OK, Phase
 _DECORATION = r"[#>*_ \t]*"
 _TRAIL = r"[*_]*(?:[ \t]*:[*_]*)?"  # marks that touch the marker: those after a space are the text's own
 _END = re.compile(rf"^{_DECORATION}\[[ \t]*End[ \t]*\]|\[[ \t]*End[ \t]*\][*_ \t\r]*$", re.IGNORECASE | re.MULTILINE)
+_FINISHED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "")
+"""How servers say that a reply ended by itself; the empty word is a server that says nothing."""
+
 _REFUSAL = re.compile(
     r"\s*(?:i['\u2019]?m (?:very |so )?sorry|i apologi[sz]e|sorry|i can(?:no|['\u2019])t"
     r"|i am (?:unable|not able|sorry)|as an ai\b)",
@@ -43,7 +46,7 @@ def parse(phase: Phase, reply: str, finish_reason: str) -> Parsed:
     `status` is "ok", "empty" (no text), "refused" (no segments, and the words of a refusal), "truncated" (cut by the
     length limit), "unparsed" (a segment is missing) or "empty_segment".
     """
-    if finish_reason not in ("stop", ""):
+    if finish_reason.lower() not in _FINISHED:
         return Parsed(status="truncated" if finish_reason == "length" else finish_reason)
     if not reply.strip():
         return Parsed(status="empty")

@@ -32,7 +32,7 @@ def show_runs(runs: Sequence[Run]) -> None:
     for run in runs:
         figures = evaluations(run)
         cells = [_cell(figures.get(name)) for name in names]
-        kept = run.metrics.get("assemble/kept", "-")
+        kept = run.metrics.get("assemble/kept", "-") if run.metrics.get("train/rows") != 0 else "-"  # 0: untuned
         status = "" if run.status == "finished" else f" ({run.status})"
         table.add_row(
             escape(named[run.id] + status), *cells, str(kept), str(teacher_requests(run)), f"{run.seconds:.1f}"

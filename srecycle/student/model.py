@@ -53,9 +53,9 @@ class Student(Component):
         return {"path": self._content, "hub_revision": None if self._folder else self._commit}
 
     @property
-    def source(self) -> str:
-        """Where the weights come from, and which: for model cards and errors."""
-        return self.path if self._folder else f"{self.path}@{self._commit}"
+    def base(self) -> dict[str, str | None]:
+        """How an adapter on top names this model, in PEFT's own fields."""
+        return {"base_model_name_or_path": self.path, "revision": None if self._folder else self._commit}
 
     def load(self) -> Loaded:
         """Load the tokenizer and the model. Raises UserError where they can't be loaded."""

@@ -21,6 +21,7 @@ from pydantic import Field
 from srecycle.config import component, runtime
 from srecycle.errors import UserError
 from srecycle.progress import say
+from srecycle.rows import OK
 from srecycle.teacher.base import Reply, Request, Teacher
 from srecycle.teacher.ledger import Ledger, ledger_key
 
@@ -114,11 +115,17 @@ class OpenAITeacher(Teacher):
                 key: pool.submit(self._ask, client, key, field, ledger, stopped) for key, field in missing.items()
             }
             try:
-                return {key: future.result() for key, future in waiting.items()}
+                replies = {key: future.result() for key, future in waiting.items()}
             except BaseException:
                 stopped.set()
                 pool.shutdown(cancel_futures=True)
                 raise
+        if all(reply.status != OK for reply in replies.values()):
+            raise UserError(
+                f"{self._provider} answered none of {len(replies)} requests: check teacher.base_url and the server, and "
+                "run again (replies so far are kept; the ledger's table of failures tells each attempt)"
+            )
+        return replies
 
     def _ask(
         self, client: "OpenAI", key: str, fields: dict[str, Any], ledger: Ledger, stopped: threading.Event
@@ -126,6 +133,7 @@ class OpenAITeacher(Teacher):
         """Ask until there is a reply, attempts run out, or the run stops. Raises UserError on a final refusal."""
         from openai import APIConnectionError, APIError, APIStatusError
 
+        failed = Reply(text="", finish_reason="", status="teacher_failed")
         for attempt in range(1, self.attempts + 1):
             started = time.monotonic()
             try:
@@ -141,13 +149,13 @@ class OpenAITeacher(Teacher):
                     ) from error
                 reason = "unreachable" if isinstance(error, APIConnectionError) else type(error).__name__
                 if attempt < self.attempts and stopped.wait(_wait(error, attempt)):
-                    break
+                    return failed
             else:
                 seconds = time.monotonic() - started
                 ledger.keep(key, reply, provider=self._provider, request=fields, seconds=seconds, attempts=attempt)
                 return reply
         say(f"  a request was given up after {self.attempts} attempts ({reason}); its row is kept with that reason")
-        return Reply(text="", finish_reason="", status="teacher_failed")
+        return failed
 
     def _reply(self, completion: Any) -> Reply:
         """Read a completion. Raises ValueError where the server's answer has no text or no usage worth trusting."""

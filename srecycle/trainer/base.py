@@ -6,7 +6,7 @@ was trained on and what could not be, with reasons. A training set with nothing 
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -48,10 +48,10 @@ class Trainer(Component, ABC):
     trains: ClassVar[bool] = True
 
     @abstractmethod
-    def fit(self, loaded: Loaded, data: TrainingSet, source: str, work: Work) -> Metrics:
+    def fit(self, loaded: Loaded, data: TrainingSet, base: Mapping[str, str | None], work: Work) -> Metrics:
         """Train, write `adapter/` and `curve.parquet` into `work.folder`, and return deterministic metrics.
 
-        `source` names the base model in the adapter. Checkpoints live in `work.scratch`, and a killed training goes on
+        `base` names the base model in the adapter. Checkpoints live in `work.scratch`, and a killed training goes on
         from the last one. Raises UserError where training can't go on (a loss that is not finite).
         """
 
@@ -62,7 +62,7 @@ class NoTrainer(Trainer):
 
     trains: ClassVar[bool] = False
 
-    def fit(self, loaded: Loaded, data: TrainingSet, source: str, work: Work) -> Metrics:
+    def fit(self, loaded: Loaded, data: TrainingSet, base: Mapping[str, str | None], work: Work) -> Metrics:
         """Never called: the stage makes an artifact without an adapter."""
         raise AssertionError("NoTrainer does not train")
 
@@ -96,7 +96,7 @@ class Train(Stage):
         if not data.sequences:
             why = ", ".join(f"{count} {reason}" for reason, count in Counter(data.refused.values()).items())
             raise UserError(f"nothing to train on: all {len(kept)} kept rows were refused ({why})")
-        metrics = self.trainer.fit(loaded, data, self.student.source, work)
+        metrics = self.trainer.fit(loaded, data, self.student.base, work)
         return {
             "rows": len(data.sequences),
             **{f"refused/{why}": count for why, count in sorted(Counter(data.refused.values()).items())},

@@ -7,7 +7,7 @@ split (`device_batch`), how often a checkpoint is written, and the device are ru
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -53,7 +53,7 @@ class LoRATrainer(Trainer):
     checkpoint_steps: Annotated[int, Field(ge=1)] = runtime(50)
     gradient_checkpointing: bool = runtime(False)
 
-    def fit(self, loaded: Loaded, data: TrainingSet, source: str, work: Work) -> Metrics:
+    def fit(self, loaded: Loaded, data: TrainingSet, base: Mapping[str, str | None], work: Work) -> Metrics:
         """Train from the last whole checkpoint, or from the start; write the adapter and the curve."""
         from peft import LoraConfig
         from transformers import set_seed
@@ -80,7 +80,7 @@ class LoRATrainer(Trainer):
             curve = _train(trainer, _last_whole(checkpoints))
         work.folder.joinpath("adapter").mkdir()
         trainer.model.save_pretrained(work.folder / "adapter", safe_serialization=True)
-        _tidy(work.folder / "adapter", source)
+        _tidy(work.folder / "adapter", base)
         work.write("curve", curve)
         losses = curve["loss"].drop_null().to_pylist()
         tail = losses[-max(1, len(losses) // 10) :]
@@ -184,11 +184,10 @@ def _last_whole(checkpoints: Path) -> str | None:
     return str(max(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]))) if whole else None
 
 
-def _tidy(adapter: Path, source: str) -> None:
+def _tidy(adapter: Path, base: Mapping[str, str | None]) -> None:
     """Make the saved adapter the same on every machine: the base by its name, sets in order, no generated card."""
     file = adapter / "adapter_config.json"
-    config = json.loads(file.read_text())
-    config["base_model_name_or_path"] = source
+    config = json.loads(file.read_text()) | dict(base)
     if isinstance(config.get("target_modules"), list):
         config["target_modules"].sort()
     file.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")

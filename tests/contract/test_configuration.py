@@ -112,6 +112,7 @@ def test_experiment_composes_builds_and_plans(file: Path) -> None:
         "teacher._target_=srecycle.teacher.scripted.random.Random",
         "teacher._target_=srecycle.errors.UserError",
         "teacher._target_=srecycle.nowhere.Nothing",
+        "student._target_=srecycle.student.Student",  # one class, one name: the one that stands in identities
         "teacher._target_=srecycle.teacher.Teacher.nothing",
         "teacher._target_=eval",
         "teacher._target_=",

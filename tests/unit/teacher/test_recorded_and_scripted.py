@@ -16,6 +16,8 @@ from srecycle.teacher.replay import ReplayTeacher
 from srecycle.teacher.scripted import ScriptedTeacher, StrengthTeacher
 from srecycle.testbed.originals import originals
 
+_BASES: tuple[Version, ...] = ("original", "instruction")
+
 
 def _request(position: int, phase: Phase, base: Version, **fields: Any) -> Request:
     texts = {"row_id": f"row{position}", "instruction": "i", "response": "r", "messages": []} | fields
@@ -112,6 +114,15 @@ def test_scripted_other_seed_row_or_base_draws_anew(tmp_path: Path) -> None:
     assert one != other
     same_texts = [_request(n, "instruction", "original", instruction=requests[0].instruction) for n in range(8)]
     assert len(set(_replies(ScriptedTeacher(), same_texts, tmp_path))) > 1
+    bases = [
+        _replies(
+            ScriptedTeacher(),
+            [_request(n, "response", base, instruction=requests[0].instruction) for n in range(8)],
+            tmp_path,
+        )
+        for base in _BASES
+    ]
+    assert bases[0] != bases[1]
 
 
 def test_scripted_without_faults_always_parses(tmp_path: Path) -> None:
