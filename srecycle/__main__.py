@@ -4,6 +4,7 @@ DictConfig never leaves this file. Users' mistakes end in one line on standard e
 """
 
 import difflib
+import errno
 import importlib.metadata
 import os
 import re
@@ -28,6 +29,7 @@ from srecycle.errors import UserError
 from srecycle.progress import say
 
 _PACKAGE = Path(__file__).parent
+_NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _failed: list[str] = []
 
 OmegaConf.register_new_resolver("srecycle.package", lambda path: str(_PACKAGE / path), replace=True)
@@ -72,6 +74,14 @@ def _job(config: DictConfig) -> None:
             _run(experiment)
     except UserError as error:
         _fail(error)
+    except OSError as error:
+        if error.errno not in _NO_PLACE:
+            raise
+        _fail(
+            UserError(
+                f"{error.filename or config.store}: {error.strerror}; what is finished stays, free the way and run"
+            )
+        )
 
 
 def _run(experiment: Any) -> None:
@@ -109,6 +119,8 @@ def build(config: DictConfig) -> tuple[str, Any]:
     mode = tree.pop("mode")
     if mode not in ("run", "plan"):
         raise UserError(f"mode={mode} is not known: use mode=run or mode=plan")
+    if empty := [str(name) for name, value in tree.items() if value is None]:
+        raise UserError(f"{empty[0]} is null: choose one of its options, `srecycle --help` lists them")
     if not tree["group"] and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         tree["group"] = Path(HydraConfig.get().sweep.dir).name
     _check_targets(tree)
@@ -142,6 +154,9 @@ def _check_targets(node: Any, place: str = "") -> None:
             raise UserError(f"{place or 'config'}._target_={target} is refused: it names no component of srecycle")
         for key, value in node.items():
             _check_targets(value, f"{place}.{key}" if place else str(key))
+    elif isinstance(node, str) and "${" in node:
+        # Building resolves a second time: what such a text would become was never looked at.
+        raise UserError(f"{place} holds '${{', which would be replaced once more: write it in another way")
     elif isinstance(node, list | ListConfig):
         for index, value in enumerate(node):
             _check_targets(value, f"{place}[{index}]")
@@ -178,7 +193,9 @@ def _explained(error: InstantiationException) -> str:
 def _complaints(error: ValidationError, place: str) -> Iterator[str]:
     for item in error.errors():
         field = ".".join([place, *(str(part) for part in item["loc"])]).strip(".")
-        if item["type"] == "unexpected_keyword_argument":
+        if item["type"] in ("missing", "too_short"):
+            yield f"{field}: {item['msg']}"
+        elif item["type"] == "unexpected_keyword_argument":
             yield f"{field} is not a setting of {error.title}{_similar(str(item['loc'][-1]), error.title)}"
         else:
             yield f"{field}={item['input']!r}: {item['msg']}"

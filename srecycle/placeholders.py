@@ -3,7 +3,20 @@
 import re
 from collections.abc import Mapping
 
+from pydantic import AfterValidator
+
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+
+def showing(*names: str) -> AfterValidator:
+    """Declare a wording that must have these placeholders: without them it would leave out what it is about."""
+
+    def checked(wording: str) -> str:
+        if missing := [name for name in names if f"{{{name}}}" not in wording]:
+            raise ValueError(f"the wording should contain {{{missing[0]}}}")
+        return wording
+
+    return AfterValidator(checked)
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:

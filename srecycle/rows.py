@@ -89,7 +89,8 @@ class Likelihood:
 
     `loss_y_given_x` is L(y|x), `loss_y` L(y), `loss_x_given_y` L(x|y') and `loss_x` L(x) (design: the paper, sections
     3.1 and 3.2). All four are None unless `status` is "ok"; a failure is a reason and never a number.
-    `truncated` is true where a target alone did not fit and was scored in part, the same way in both readings.
+    `context_truncated` is true where a context lost its far side. Where none of it fits beside its target the status is
+    "too_long": the ratio of a likelihood to itself is 1, and would win as difficult.
     """
 
     id: str
@@ -101,7 +102,7 @@ class Likelihood:
     loss_x: float | None
     tokens_y: int
     tokens_x: int
-    truncated: bool
+    context_truncated: bool
 
 
 _TURN = pa.struct([pa.field("role", pa.string(), False), pa.field("content", pa.string(), False)])
@@ -142,7 +143,7 @@ LIKELIHOOD_SCHEMA = _schema(
     loss_x=pa.float64(),
     tokens_y=pa.int64(),
     tokens_x=pa.int64(),
-    truncated=pa.bool_(),
+    context_truncated=pa.bool_(),
 )
 DECISION_SCHEMA = _schema(
     id=pa.string(),

@@ -21,7 +21,7 @@ from srecycle.reflection import Reflect
 from srecycle.reflection.quote import Quote, quote
 from srecycle.stage import Made, Stage, materialize
 from srecycle.store import Store, write_json
-from srecycle.tracker import RunInfo, Session
+from srecycle.tracker import NullSession, RunInfo, Session
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +69,11 @@ def run(experiment: Experiment, choices: Mapping[str, str], overrides: list[str]
         if store.find(stage.name, stage.key) is None:
             stage.check()
     info = _run_info(experiment, choices, plan, store)
-    session = experiment.tracker.open(info)
     say(f"{info.name} ({info.id})")
     started, made, status = time.monotonic(), dict[str, Made](), "failed"
+    session: Session = NullSession()
     try:
+        session = experiment.tracker.open(info)
         for label, stage in plan.items():
             made[label] = one = materialize(stage, store)
             say(f"  {one.how:6} {label} {stage.key[:8]}" + ("" if one.how == "hit" else f" ({one.seconds:.1f} s)"))

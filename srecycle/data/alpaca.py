@@ -6,6 +6,7 @@ from srecycle.config import InputPath, component
 from srecycle.data.base import Data, Sample
 from srecycle.data.files import records, text
 from srecycle.digest import file_digest
+from srecycle.errors import UserError
 
 
 @component
@@ -19,12 +20,18 @@ class Alpaca(Data):
 
     def samples(self) -> Iterator[Sample]:
         """Yield the file's samples, texts exactly as they stand."""
+        has_inputs, columns = False, set[str]()
         for number, record in enumerate(records(self.path)):
             place = f"{self.path}: record {number}"
+            has_inputs, columns = has_inputs or self.input in record, columns | record.keys()
             yield Sample(
                 instruction=text(record, self.instruction, place),
                 input=text(record, self.input, place, default=""),
                 response=text(record, self.output, place),
+            )
+        if columns and not has_inputs and self.input != "input":
+            raise UserError(
+                f"{self.path} has no column {self.input!r} (data.input); it has {', '.join(sorted(columns))}"
             )
 
     @property

@@ -45,6 +45,10 @@ class Subject:
 class Evaluator(Component, ABC):
     """Measures a subject."""
 
+    def check(self) -> None:
+        """Raise UserError where the evaluation can't succeed (an unknown task), before hours are spent on the rest."""
+        return
+
     @abstractmethod
     def evaluate(self, subject: Subject, work: Work) -> Metrics:
         """Return metrics by name (`TASK/METRIC`, standard errors as `TASK/METRIC_stderr`); write details to files."""
@@ -72,6 +76,10 @@ class Evaluate(Stage):
     def name(self) -> str:
         """The stage's name."""
         return "evaluate"
+
+    def check(self) -> None:
+        """Refuse to start what can't be evaluated in the end."""
+        self.evaluator.check()
 
     def run(self, work: Work) -> Metrics:
         """Evaluate the trained student."""

@@ -7,7 +7,9 @@ are kept in `samples.jsonl`, the harness's table of results in `results.json`.
 import importlib.metadata
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any
 from unittest import mock
@@ -15,7 +17,7 @@ from unittest import mock
 from pydantic import Field
 
 from srecycle.config import InputPath, component, runtime
-from srecycle.digest import folder_digest
+from srecycle.digest import file_digest, folder_digest
 from srecycle.errors import UserError
 from srecycle.evaluator.base import Evaluator, Subject
 from srecycle.progress import console, quiet_libraries
@@ -45,7 +47,14 @@ class LMEval(Evaluator):
         if self.include_path is not None and not self.include_path.is_dir():
             raise UserError(f"evaluator include_path={self.include_path} is not a folder of lm-eval task YAMLs")
         folder = self.include_path and f"sha256:{folder_digest(self.include_path)}"
-        return {"include_path": folder, "lm_eval": importlib.metadata.version("lm_eval")}
+        data = {file: file_digest(Path(file)) for file in sorted(_local_data(self.include_path))}
+        version = importlib.metadata.version("lm_eval")
+        return {"include_path": folder, "data": sorted(data.values()), "lm_eval": version}
+
+    def check(self) -> None:
+        """Raise UserError where lm-eval knows no such task."""
+        with quiet_libraries():
+            _task_manager(self.tasks, self.include_path)
 
     def evaluate(self, subject: Subject, work: Work) -> Metrics:
         """Run the tasks on the subject."""
@@ -60,6 +69,15 @@ class LMEval(Evaluator):
             seed=self.seed,
             batch_size=self.batch_size,
         )
+
+
+def _local_data(folder: Path | None) -> Iterator[str]:
+    """Yield the files outside the folder that its tasks name as their data."""
+    for task in sorted(folder.rglob("*.y*ml")) if folder else ():
+        yield from (path for path in _PATH.findall(task.read_text(encoding="utf-8")) if Path(path).is_file())
+
+
+_PATH = re.compile(r"(?<![\w/.])/[^\s\"',\[\]{}]+")
 
 
 def run_tasks(
@@ -79,16 +97,10 @@ def run_tasks(
     Raises UserError where a task is unknown or its data can't be had.
     """
     from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
 
     # The harness asks git for the commit of the folder that it is run in: noise on the screen, and no fact about it.
     with quiet_libraries(), mock.patch("lm_eval.evaluator.get_git_commit_hash", return_value=None):
-        local = [str(include_path)] if include_path else None
-        manager = TaskManager(include_path=local, include_defaults=False) if local else None
-        if manager is None or not all(task in manager.all_tasks for task in tasks):
-            manager = TaskManager(include_path=local)
-        if unknown := [task for task in tasks if task not in manager.all_tasks]:
-            raise UserError(f"lm-eval knows no task {', '.join(unknown)}: `lm-eval ls tasks` lists them")
+        manager = _task_manager(tasks, include_path)
         model = _harness_model(loaded, batch_size)
         try:
             outcome = simple_evaluate(
@@ -107,6 +119,19 @@ def run_tasks(
         except ConnectionError as error:
             raise UserError(f"the data of {', '.join(tasks)} can't be fetched: {error}") from error
     return _kept(outcome, work)
+
+
+def _task_manager(tasks: tuple[str, ...], include_path: Path | None) -> Any:
+    """Return the harness's index of tasks: of the local folder alone where that has all that is asked for."""
+    from lm_eval.tasks import TaskManager
+
+    local = [str(include_path)] if include_path else None
+    manager = TaskManager(include_path=local, include_defaults=False) if local else None
+    if manager is None or not all(task in manager.all_tasks for task in tasks):
+        manager = TaskManager(include_path=local)
+    if unknown := [task for task in tasks if task not in manager.all_tasks]:
+        raise UserError(f"lm-eval knows no task {', '.join(unknown)}: `lm-eval ls tasks` lists them")
+    return manager
 
 
 def _harness_model(loaded: Loaded, batch_size: int) -> Any:
@@ -154,6 +179,6 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
     numbers = {}
     for name, value in values.items():
         metric, _, kind = name.partition(",")
-        if kind and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if kind and isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
             numbers[metric if kind == "none" else f"{metric},{kind}"] = float(value)
     return numbers

@@ -4,8 +4,10 @@ Accuracy is exact match of the final answer, run as lm-eval tasks that are writt
 counts the verdict of every kept pair, computed from its texts alone: the world knows its truth.
 """
 
+import importlib.metadata
 import shutil
 from collections import Counter
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import Field
@@ -22,9 +24,13 @@ from srecycle.testbed.judgement import judge
 class TestbedEvaluator(Evaluator):
     """`items` held-out questions a split (known, partial, compositions, out of distribution), drawn with `seed`."""
 
-    items: Annotated[int, Field(ge=1)] = 150
+    items: Annotated[int, Field(ge=2)] = 150
     seed: int = 1
     batch_size: Annotated[int, Field(ge=1)] = runtime(150)
+
+    def resolved(self) -> Mapping[str, str]:
+        """The harness that runs the tasks counts."""
+        return {"lm_eval": importlib.metadata.version("lm_eval")}
 
     def evaluate(self, subject: Subject, work: Work) -> Metrics:
         """Examine the student, and judge what it was trained on."""

@@ -7,13 +7,15 @@ wording is identity; `scope` is not, since it shapes the plan and not a request.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from srecycle.config import Component, component, runtime
-from srecycle.placeholders import fill
+from srecycle.placeholders import fill, showing
 from srecycle.rows import Phase, Turn
 
 Messages = list[dict[str, str]]
+Request = Annotated[str, showing("instruction", "response")]
+"""A wording that shows the pair; one without its placeholders would be paid for in vain."""
 
 
 @component
@@ -25,8 +27,8 @@ class Reflection(Component):
     """
 
     system: str
-    instruction_request: str
-    response_request: str
+    instruction_request: Request
+    response_request: Request
     input_block: str
     history_block: str
     instruction_criteria: tuple[str, ...]

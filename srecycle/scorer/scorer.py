@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from srecycle.config import Component, component, runtime
-from srecycle.placeholders import fill
+from srecycle.placeholders import fill, showing
 
 Column = npt.NDArray[np.float64]
 
@@ -29,7 +29,7 @@ class Scorer(Component):
     `batch_tokens` is the token budget of a batch, padding included.
     """
 
-    reversed_request: Annotated[str, Field(pattern=r"\{response\}")]
+    reversed_request: Annotated[str, showing("response")]
     score_eos: bool = False
     batch_tokens: Annotated[int, Field(ge=1)] = runtime(4096)
 

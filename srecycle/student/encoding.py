@@ -14,11 +14,17 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """One sequence. Positions `target_start` to the end are the target; `truncated` says that some of it was cut."""
+    """One sequence. Positions `target_start` to the end are the target.
+
+    `truncated` says that the target lost its end, `context_lost` how many tokens the context lost at its far side, and
+    `context_gone` that none of it is left: what is predicted then is not the target after its context.
+    """
 
     ids: tuple[int, ...]
     target_start: int
     truncated: bool = False
+    context_lost: int = 0
+    context_gone: bool = False
 
     @property
     def target_tokens(self) -> int:
@@ -60,4 +66,10 @@ def encode(anchor: tuple[int, ...], context: tuple[int, ...], target: tuple[int,
     context_room = room - len(kept_target)
     kept_context = context[len(context) - context_room :] if len(context) > context_room else context
     ids = anchor + kept_context + kept_target
-    return Encoded(ids=ids, target_start=len(ids) - len(kept_target), truncated=len(kept_target) < len(target))
+    return Encoded(
+        ids=ids,
+        target_start=len(ids) - len(kept_target),
+        truncated=len(kept_target) < len(target),
+        context_lost=len(context) - len(kept_context),
+        context_gone=bool(context) and not kept_context,
+    )

@@ -47,6 +47,10 @@ class Likelihoods(Stage):
         """The stage's name."""
         return "likelihoods"
 
+    def check(self) -> None:
+        """Refuse to start on a device that isn't there."""
+        self.student.check()
+
     def run(self, work: Work) -> Metrics:
         """Score all versions, a row's versions together."""
         versions = version_table(work, self.rows, self.reflections).to_pylist()
@@ -72,7 +76,7 @@ class Likelihoods(Stage):
         return {
             "versions": len(table),
             "ifd_above_one_share": above_one,
-            "truncated": sum(table["truncated"].to_pylist()),
+            "context_truncated": sum(table["context_truncated"].to_pylist()),
             "anchor": anchor_name(loaded.tokenizer),
             **{f"status/{status}": count for status, count in sorted(statuses.items())},
         }
@@ -146,6 +150,8 @@ def _likelihood(
     tokens_x = sequences[2].target_tokens if sequences else 0
     if reason is None and (tokens_y == 0 or tokens_x == 0):
         reason = "too_short"
+    elif reason is None and any(sequence.context_gone for sequence in sequences or ()):
+        reason = "too_long"
     elif reason is None and (losses is None or not all(math.isfinite(loss) for loss in losses)):
         reason = "non_finite"
     usable = losses if reason is None and losses is not None else (None, None, None, None)
@@ -159,5 +165,5 @@ def _likelihood(
         loss_x=usable[3],
         tokens_y=tokens_y,
         tokens_x=tokens_x,
-        truncated=any(sequence.truncated for sequence in sequences or ()),
+        context_truncated=any(sequence.context_lost > 0 for sequence in sequences or ()),
     )

@@ -57,6 +57,10 @@ class Student(Component):
         """How an adapter on top names this model, in PEFT's own fields."""
         return {"base_model_name_or_path": self.path, "revision": None if self._folder else self._commit}
 
+    def check(self) -> None:
+        """Raise UserError where the device isn't there."""
+        _device(self.device)
+
     def load(self) -> Loaded:
         """Load the tokenizer and the model. Raises UserError where they can't be loaded."""
         import torch
@@ -74,7 +78,7 @@ class Student(Component):
                 use_safetensors=True,
                 **self._from,
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ImportError) as error:
             raise UserError(f"the student {self.path} can't be loaded: {error}") from error
         device = torch.device(_device(self.device))
         tokenizer = self.tokenizer()
@@ -145,6 +149,10 @@ class Student(Component):
 def _device(wanted: str) -> str:
     import torch
 
+    try:
+        torch.device("cpu" if wanted == "auto" else wanted)
+    except RuntimeError as error:
+        raise UserError(f"student.device={wanted} is no device: use auto, cpu, cuda or cuda:NUMBER") from error
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if wanted.startswith("cuda") and not torch.cuda.is_available():

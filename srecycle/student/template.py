@@ -8,9 +8,10 @@ the completion: that space is the completion's `response_prefix`, so that joinin
 """
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from srecycle.config import Component, component
-from srecycle.placeholders import fill
+from srecycle.placeholders import fill, showing
 from srecycle.rows import Turn
 
 
@@ -18,8 +19,8 @@ from srecycle.rows import Turn
 class PromptTemplate(Component):
     """A prompt format. All of it is identity."""
 
-    user: str
-    user_with_input: str
+    user: Annotated[str, showing("instruction")]
+    user_with_input: Annotated[str, showing("instruction", "input")]
     preamble: str = ""
     preamble_with_input: str = ""
     response_prefix: str = ""

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from openai import OpenAI
 
 Price = Annotated[float, Field(ge=0)]
+Url = Annotated[str, Field(pattern=r"^https?://[^@/]+(/[^@]*)?$")]
+"""With a scheme, and without a user's name or password in it: those would end in logs."""
 
 _RETRIED = (408, 409, 429)
 _LONGEST_WAIT = 60.0
@@ -43,7 +45,7 @@ class OpenAITeacher(Teacher):
     """
 
     model: str
-    base_url: str | None = runtime(None)
+    base_url: Url | None = runtime(None)
     provider: str | None = None
     key_variable: str = runtime("OPENAI_API_KEY")
     temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.7
@@ -54,6 +56,7 @@ class OpenAITeacher(Teacher):
     concurrency: Annotated[int, Field(ge=1)] = runtime(16)
     attempts: Annotated[int, Field(ge=1)] = runtime(6)
     timeout: Annotated[float, Field(gt=0)] = runtime(120.0)
+    keep_failed: bool = False
     usd_per_million_input_tokens: Price = runtime(0.0)
     usd_per_million_output_tokens: Price = runtime(0.0)
 
@@ -120,10 +123,12 @@ class OpenAITeacher(Teacher):
                 stopped.set()
                 pool.shutdown(cancel_futures=True)
                 raise
-        if all(reply.status != OK for reply in replies.values()):
+        failed = sum(reply.status != OK for reply in replies.values())
+        if failed and not self.keep_failed:
             raise UserError(
-                f"{self._provider} answered none of {len(replies)} requests: check teacher.base_url and the server, and "
-                "run again (replies so far are kept; the ledger's table of failures tells each attempt)"
+                f"{self._provider} left {failed} of {len(replies)} requests unanswered after {self.attempts} attempts "
+                "each; all replies are kept, so run again to ask for the rest only, or set teacher.keep_failed=true to "
+                "go on without them (their rows then carry the reason teacher_failed)"
             )
         return replies
 
@@ -153,8 +158,9 @@ class OpenAITeacher(Teacher):
             else:
                 seconds = time.monotonic() - started
                 ledger.keep(key, reply, provider=self._provider, request=fields, seconds=seconds, attempts=attempt)
-                return reply
-        say(f"  a request was given up after {self.attempts} attempts ({reason}); its row is kept with that reason")
+                # Where somebody else was faster with the same request, theirs stands; ours was paid all the same.
+                return replace(ledger.find(key) or reply, paid=True)
+        say(f"  a request was given up after {self.attempts} attempts ({reason})")
         return failed
 
     def _reply(self, completion: Any) -> Reply:

@@ -71,7 +71,8 @@ def originals(count: int, seed: int, mix: Mapping[str, float] = MIX) -> list[Ori
     if min(mix.values(), default=0) < 0 or sum(mix.values()) <= 0:
         raise ValueError(f"mix: shares must not be negative and not all zero, got {dict(mix)}")
     rng = random.Random(f"originals {seed}")
-    labels = rng.choices(list(mix), list(mix.values()), k=count)
+    ordered = sorted(mix, key=list(_WRITERS).index)  # the order in which shares are written must not matter
+    labels = rng.choices(ordered, [mix[label] for label in ordered], k=count)
     return [_original(label, rng) for label in labels]
 
 

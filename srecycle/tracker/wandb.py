@@ -15,6 +15,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from srecycle.config import component, flattened, runtime
+from srecycle.errors import UserError
 from srecycle.progress import say
 from srecycle.stage import Made
 from srecycle.store import RECORD
@@ -111,8 +112,13 @@ class WandbTracker(Tracker):
     mode: Literal["auto", "online", "offline"] = runtime("auto")
 
     def open(self, run: RunInfo) -> Session:
-        """Begin a W&B run."""
-        return WandbSession(self, run)
+        """Begin a W&B run. Raises UserError where it was to be online and can't be."""
+        from wandb.errors import CommError, UsageError
+
+        try:
+            return WandbSession(self, run)
+        except (CommError, UsageError) as error:
+            raise UserError(f"W&B can't be reached ({error}): `wandb login`, or use tracker.mode=offline") from error
 
 
 def _has_key() -> bool:

@@ -81,6 +81,10 @@ class Train(Stage):
         """The stage's name."""
         return "train"
 
+    def check(self) -> None:
+        """Refuse to start on a device that isn't there."""
+        self.student.check()
+
     def run(self, work: Work) -> Metrics:
         """Encode the kept rows, and train on them."""
         if not self.trainer.trains:
@@ -100,7 +104,7 @@ class Train(Stage):
         return {
             "rows": len(data.sequences),
             **{f"refused/{why}": count for why, count in sorted(Counter(data.refused.values()).items())},
-            "truncated": sum(sequence.truncated for sequence in data.sequences),
+            "context_truncated": sum(sequence.context_lost > 0 for sequence in data.sequences),
             "target_tokens": sum(sequence.target_tokens for sequence in data.sequences),
             **metrics,
         }
@@ -109,8 +113,8 @@ class Train(Stage):
 def training_set(loaded: Loaded, template: PromptTemplate, kept: Sequence[dict[str, Any]]) -> TrainingSet:
     """Encode rows for training: the prompt as context; the response and an end of sequence as target.
 
-    Rows whose response is empty are refused with that reason. Contexts that don't fit are cut at their far side, as in
-    scoring, so the prompt never pushes the response out.
+    Rows whose response is empty, or so long that none of the prompt fits beside it, are refused with that reason.
+    Other contexts that don't fit are cut at their far side, as in scoring: the prompt never pushes the response out.
     """
     tokenizer = loaded.tokenizer
     refused = {row["id"]: "empty_response" for row in kept if not row["response"].strip()}
@@ -121,11 +125,12 @@ def training_set(loaded: Loaded, template: PromptTemplate, kept: Sequence[dict[s
     targets = token_ids(tokenizer, [template.completion(row["response"]) for row in rows])
     anchor = anchor_ids(tokenizer)
     end = (int(tokenizer.eos_token_id),) if tokenizer.eos_token_id is not None else ()
-    sequences = [
+    encoded = [
         encode(anchor, context, (*target, *end), loaded.max_length)
         for context, target in zip(contexts, targets, strict=True)
     ]
-    return TrainingSet(sequences=sequences, refused=refused)
+    refused |= {row["id"]: "too_long" for row, one in zip(rows, encoded, strict=True) if one.context_gone}
+    return TrainingSet(sequences=[one for one in encoded if not one.context_gone], refused=refused)
 
 
 def adapter_folder(folder: Path) -> Path | None:

@@ -1,8 +1,9 @@
 """LoRA fine-tuning by TRL's SFTTrainer and PEFT.
 
 TRL gets token ids and labels that `training_set` made, and prepares nothing itself: what is trained is what was scored,
-token for token, and only targets count for the loss. Identity: everything that moves a weight. How the global batch is
-split (`device_batch`), how often a checkpoint is written, and the device are runtime.
+token for token, and only targets count for the loss. Identity: everything that moves a weight. How often a checkpoint
+is written and the device are runtime, and so is how the global batch is split (`device_batch`), but where there is
+dropout: its masks are drawn batch by batch.
 """
 
 import json
@@ -53,6 +54,14 @@ class LoRATrainer(Trainer):
     checkpoint_steps: Annotated[int, Field(ge=1)] = runtime(50)
     gradient_checkpointing: bool = runtime(False)
 
+    def resolved(self) -> Mapping[str, Any]:
+        """The split of the batch counts where dropout draws by it."""
+        return {"split_under_dropout": self._device_batch} if self.dropout else {}
+
+    @property
+    def _device_batch(self) -> int:
+        return math.gcd(self.batch_size, self.device_batch)
+
     def fit(self, loaded: Loaded, data: TrainingSet, base: Mapping[str, str | None], work: Work) -> Metrics:
         """Train from the last whole checkpoint, or from the start; write the adapter and the curve."""
         from peft import LoraConfig
@@ -70,14 +79,19 @@ class LoRATrainer(Trainer):
             task_type="CAUSAL_LM",
         )
         with quiet_libraries():
-            trainer = SFTTrainer(
-                model=loaded.model,
-                args=self._arguments(loaded, checkpoints),
-                train_dataset=_dataset(data.sequences),
-                processing_class=loaded.tokenizer,
-                peft_config=lora,
-            )
+            arguments = self._arguments(loaded, checkpoints)
+            try:
+                trainer = SFTTrainer(
+                    model=loaded.model,
+                    args=arguments,
+                    train_dataset=_dataset(data.sequences),
+                    processing_class=loaded.tokenizer,
+                    peft_config=lora,
+                )
+            except ValueError as error:  # target modules that this model doesn't have
+                raise UserError(f"LoRA can't be put on this student: {error}") from error
             curve = _train(trainer, _last_whole(checkpoints))
+        _require_finite(trainer.model)
         work.folder.joinpath("adapter").mkdir()
         trainer.model.save_pretrained(work.folder / "adapter", safe_serialization=True)
         _tidy(work.folder / "adapter", base)
@@ -95,16 +109,15 @@ class LoRATrainer(Trainer):
         from trl import SFTConfig
 
         on_cpu = loaded.device.type == "cpu"
-        device_batch = math.gcd(self.batch_size, self.device_batch)
-        if not on_cpu and device_batch < self.device_batch:
-            say(f"  trainer.device_batch={self.device_batch} does not divide {self.batch_size}: using {device_batch}")
-        return SFTConfig(
+        if self._device_batch < self.device_batch:
+            say(f"  trainer.device_batch={self.device_batch} can't split {self.batch_size}: using {self._device_batch}")
+        arguments = SFTConfig(
             output_dir=str(checkpoints),
             learning_rate=self.learning_rate,
             num_train_epochs=self.epochs,
             max_steps=self.max_steps or -1,
-            per_device_train_batch_size=device_batch,
-            gradient_accumulation_steps=self.batch_size // device_batch,
+            per_device_train_batch_size=self._device_batch,
+            gradient_accumulation_steps=self.batch_size // self._device_batch,
             warmup_steps=self.warmup,
             lr_scheduler_type=self.schedule,
             weight_decay=self.weight_decay,
@@ -112,7 +125,7 @@ class LoRATrainer(Trainer):
             seed=self.seed,
             data_seed=self.seed,
             use_cpu=on_cpu,
-            bf16=not on_cpu and loaded.model.dtype.itemsize == 2,
+            bf16=not on_cpu and str(loaded.model.dtype) == "torch.bfloat16",
             activation_checkpointing=self.gradient_checkpointing,
             dataloader_pin_memory=not on_cpu,
             dataset_kwargs={"skip_prepare_dataset": True},
@@ -126,6 +139,16 @@ class LoRATrainer(Trainer):
             report_to="none",
             disable_tqdm=True,
         )
+        # Else Trainer spreads over every visible GPU by DataParallel, which multiplies the global batch.
+        arguments._n_gpu = min(1, arguments.n_gpu)
+        return arguments
+
+
+def _require_finite(model: Any) -> None:
+    """Refuse weights that are no numbers: the loss of the last step is taken before that step moves them."""
+    for name, weight in model.named_parameters():
+        if weight.requires_grad and not bool(weight.isfinite().all()):
+            raise UserError(f"training ended with weights that are not finite ({name}): lower trainer.learning_rate")
 
 
 def _dataset(sequences: Sequence[Encoded]) -> Any:

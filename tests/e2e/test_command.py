@@ -48,7 +48,7 @@ def test_command_with_a_users_mistake_says_it_in_one_line(
     filled = [argument.format(**known) if "{" in argument else argument for argument in arguments]
 
     process = command(*filled, "tracker=none", store=tmp_path / "store", cwd=tmp_path)
-    output, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=60)
 
     lines = errors.strip().splitlines()
     assert process.returncode == 2, errors

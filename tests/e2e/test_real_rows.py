@@ -48,7 +48,7 @@ def test_chain_on_alpaca_rows_with_recorded_replies_trains_and_evaluates(
 ) -> None:
     replies = shared / "data" / "reflections" / "replies.jsonl"
     recorded = sorted({json.loads(line)["index"] for line in replies.read_text().splitlines()})
-    positions = [*recorded[:16], 0]  # position 0 has no recorded reply
+    positions = [*recorded[:8], 0]  # position 0 has no recorded reply
     assert 0 not in recorded
     settings = (
         "data=alpaca",
@@ -59,7 +59,9 @@ def test_chain_on_alpaca_rows_with_recorded_replies_trains_and_evaluates(
         "student=hf",
         f"student.path={shared / 'models' / 'english_tiny'}",
         "student.threads=1",
-        "template=vicuna",
+        "template=plain",
+        "keep.ifd_max.below=1.2",  # most of a large model's rewrites lie past this student: IFD > 1
+        "keep.rifd_max.below=2",
         "trainer.max_steps=3",
         "trainer.batch_size=4",
         "evaluator=[lm_eval]",
@@ -71,18 +73,14 @@ def test_chain_on_alpaca_rows_with_recorded_replies_trains_and_evaluates(
     run = go(*settings)
 
     assert run.status == "finished" and ran(go(*settings)) == set()
-    assert run.metrics["reflect_instruction/instruction/ok"] == 16
+    assert run.metrics["reflect_instruction/instruction/ok"] == 8
     assert run.metrics["reflect_instruction/instruction/not_recorded"] == 1
-    assert run.metrics["reflect_response/response/ok"] == run.metrics["reflect_response/both/ok"] == 16
-    assert run.metrics["likelihoods/status/ok"] == 1 + 4 * 16
+    assert run.metrics["reflect_response/response/ok"] == run.metrics["reflect_response/both/ok"] == 8
+    assert run.metrics["likelihoods/status/ok"] == 1 + 4 * 8
     likelihoods = pq.read_table(run.artifact("likelihoods") / "likelihoods.parquet")
-    helped = sum(
-        given < alone
-        for given, alone in zip(
-            likelihoods["loss_y_given_x"].to_pylist(), likelihoods["loss_y"].to_pylist(), strict=True
-        )
-    )
-    assert helped > 0.8 * len(likelihoods), "this student's responses should be likelier after their instructions"
+    originals = [line for line in likelihoods.to_pylist() if line["version"] == "original"]
+    helped = sum(line["loss_y_given_x"] < line["loss_y"] for line in originals)
+    assert helped > 0.8 * len(originals), "original responses should be likelier after their instructions"
     decisions = pq.read_table(run.artifact("select_instruction") / "decisions.parquet").to_pylist()
     assert [line["reason"] for line in decisions if line["challenger_value"] is None] == ["challenger_not_recorded"]
     training = pq.read_table(run.artifact("assemble") / "training.parquet").to_pylist()
@@ -111,7 +109,7 @@ def test_chain_on_chat_rows_keeps_history_and_odd_conversations(
         "student=hf",
         f"student.path={shared / 'models' / 'english_tiny'}",
         "student.threads=1",
-        "template=vicuna",
+        "template=plain",
         "selector@selector.instruction=never",
         "selector@selector.response=never",
         "keep=[ifd_max]",

@@ -38,8 +38,8 @@ END = ["select_instruction", "select_response", "assemble", "train", "evaluate/n
 def _wording(scope: Any = "all") -> Reflection:
     return Reflection(
         system="",
-        instruction_request="{instruction}",
-        response_request="{response}",
+        instruction_request="{instruction}{response}",
+        response_request="{instruction}{response}",
         input_block="",
         history_block="",
         instruction_criteria=(),

@@ -22,8 +22,8 @@ def _reflections(tmp_path: Path, teacher: Teacher) -> tuple[Reflect, Reflect]:
     (tmp_path / "rows.json").write_text(json.dumps([{"instruction": "i" * 40, "output": "o" * 20}] * 3))
     wording = Reflection(
         system="s" * 8,
-        instruction_request="{instruction}",
-        response_request="{response}",
+        instruction_request="{instruction}{response}",
+        response_request="{instruction}{response}",
         input_block="",
         history_block="",
         instruction_criteria=(),
@@ -39,10 +39,10 @@ def test_quote_counts_requests_tokens_and_dollars_by_hand(tmp_path: Path) -> Non
     first, second = _reflections(tmp_path, PAID)
     written = 3 * REPLY_TOKENS
     assert quote(first) == Quote(
-        requests=3, input_tokens=36, output_tokens=written, usd=pytest.approx(36 * 2e-6 + written * 10e-6)
+        requests=3, input_tokens=51, output_tokens=written, usd=pytest.approx(51 * 2e-6 + written * 10e-6)
     )
     assert quote(second) == Quote(
-        requests=6, input_tokens=42, output_tokens=2 * written, usd=pytest.approx(42 * 2e-6 + 2 * written * 10e-6)
+        requests=6, input_tokens=102, output_tokens=2 * written, usd=pytest.approx(102 * 2e-6 + 2 * written * 10e-6)
     )
 
 

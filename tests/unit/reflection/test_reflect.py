@@ -34,8 +34,8 @@ REPLIES = [
 def wording() -> Reflection:
     return Reflection(
         system="s",
-        instruction_request="{instruction}",
-        response_request="{response}",
+        instruction_request="{instruction}{response}",
+        response_request="{instruction}{response}",
         input_block="",
         history_block="",
         instruction_criteria=(),

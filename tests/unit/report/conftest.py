@@ -146,7 +146,7 @@ class Builder:
 
 def _likelihood(one, version):
     losses = {"loss_y_given_x": 1.0 + math.log(IFD[one, version]), "loss_y": 1.0, "loss_x_given_y": 1.0, "loss_x": 2.0}
-    return Likelihood(id=one, version=version, status="ok", tokens_y=5, tokens_x=5, truncated=False, **losses)
+    return Likelihood(id=one, version=version, status="ok", tokens_y=5, tokens_x=5, context_truncated=False, **losses)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ def _version(identifier: str, version: str, status: str = "ok") -> dict[str, Any
 
 def _likelihood(identifier: str, version: str, loss: float | None, status: str = "ok") -> dict[str, Any]:
     losses = dict.fromkeys(("loss_y", "loss_x_given_y", "loss_x"), None if loss is None else 1.0)
-    counts = {"tokens_y": 1, "tokens_x": 1, "truncated": False}
+    counts = {"tokens_y": 1, "tokens_x": 1, "context_truncated": False}
     return {"id": identifier, "version": version, "status": status, "loss_y_given_x": loss, **losses, **counts}
 
 

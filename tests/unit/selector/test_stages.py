@@ -71,8 +71,8 @@ class Bench:
         (root / "replies.jsonl").write_text("\n".join(map(json.dumps, replies)))
         wording = Reflection(
             system="",
-            instruction_request="",
-            response_request="",
+            instruction_request="{instruction}{response}",
+            response_request="{instruction}{response}",
             input_block="",
             history_block="",
             instruction_criteria=(),
@@ -111,7 +111,7 @@ class Bench:
             known = not isinstance(losses, str)
             values = (losses[0], 1.0, losses[1], 1.0) if known else (None,) * 4
             status = "ok" if known else losses
-            counts = {"tokens_y": 1, "tokens_x": 1, "truncated": False}
+            counts = {"tokens_y": 1, "tokens_x": 1, "context_truncated": False}
             line = {"id": self.ids[row], "version": version, "status": status, **counts}
             lines.append(line | dict(zip(names, values, strict=True)))
         stage = self.likelihoods

@@ -132,7 +132,7 @@ def test_likelihoods_equal_the_oracles(
     found = _found(tiny_models[model], lines, batch_tokens=batch_tokens)
     for line, one in zip(lines, found, strict=True):
         _assert_equal(one, oracles[model].four(line))
-        assert not one.truncated
+        assert not one.context_truncated
 
 
 @pytest.mark.parametrize("model", ["llama", "gpt2", "qwen2"])
@@ -144,18 +144,24 @@ def test_likelihoods_end_of_sequence_is_scored_where_asked(
 
 
 @pytest.mark.parametrize("model", ["llama", "gpt2", "qwen2"])
-@pytest.mark.parametrize("max_length", [16, 40])
-def test_likelihoods_too_long_texts_are_cut_as_the_oracle_cuts_them(
+@pytest.mark.parametrize("max_length", [24, 64])
+def test_likelihoods_long_contexts_are_cut_as_the_oracle_cuts_them_and_told(
     tiny_models: Mapping[str, Path], model: str, max_length: int
 ) -> None:
     oracle = Oracle(tiny_models[model], FIRST[model], max_length)
     lines = [LINES[0], LINES[5], LINES[2]]
     found = _found(tiny_models[model], lines, max_length=max_length)
-    assert [one.truncated for one in found][1:] == [True, False]
-    for line, one in zip(lines, found, strict=True):
-        texts = (line["response"], line["instruction"])
-        assert one.truncated == any(len(oracle.ids(PREFIX + text)) > max_length - 1 for text in texts)
+    whole = _found(tiny_models[model], lines, max_length=256)
+    for line, one, uncut in zip(lines, found, whole, strict=True):
+        room = max_length - len(oracle.first)
+        if any(len(oracle.ids(PREFIX + text)) >= room for text in (line["response"], line["instruction"])):
+            assert (one.status, one.loss_y_given_x, one.loss_y) == ("too_long", None, None)
+            continue
         _assert_equal(one, oracle.four(line))
+        given = pytest.approx((uncut.loss_y_given_x, uncut.loss_x_given_y), rel=1e-5)
+        assert one.context_truncated == ((one.loss_y_given_x, one.loss_x_given_y) != given)
+    assert found[1].status == ("too_long" if max_length == 24 else found[1].status)
+    assert any(one.context_truncated for one in found)
 
 
 def test_likelihoods_unusable_texts_are_reasons_and_never_numbers(tiny_models: Mapping[str, Path]) -> None:

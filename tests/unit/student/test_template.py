@@ -39,6 +39,13 @@ EXPECTED = {
         " R",
         "I\nN",
     ),
+    "plain": (
+        "### Instruction:\nI\n\n### Response:",
+        "### Instruction:\nI\n\n### Input:\nN\n\n### Response:",
+        "S\n\n### Instruction:\nq\n\n### Response:\na\n\n### Instruction:\nI\n\n### Response:",
+        "\nR",
+        "I\nN",
+    ),
     "wizardlm": (
         "I\n\n### Response:",
         "I\nN\n\n### Response:",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from srecycle.config import identity
 from srecycle.errors import UserError
@@ -203,12 +204,17 @@ def test_replies_passing_trouble_is_tried_again(server: Server, ledger: Ledger, 
 
 @pytest.mark.usefixtures("_no_waiting")
 @pytest.mark.parametrize("case", TRANSIENT)
-def test_replies_lasting_trouble_is_a_reason_and_is_asked_again_later(
+def test_replies_lasting_trouble_ends_the_run_and_is_asked_again_later(
     server: Server, ledger: Ledger, case: str
 ) -> None:
     server.answer = lambda body, attempt: TRANSIENT[case] if "a" in body["messages"][0]["content"] else good(body)
-    replies = _teacher(server).replies(_requests("a", "b"), ledger)
-    assert [(reply.text, reply.status) for reply in replies] == [("", "teacher_failed"), ("re: b", "ok")]
+    with pytest.raises(UserError, match="left 1 of 2 requests unanswered"):
+        _teacher(server).replies(_requests("a", "b"), ledger)
+    replies = _teacher(server, keep_failed=True).replies(_requests("a", "b"), ledger)
+    assert [(reply.text, reply.status, reply.paid) for reply in replies] == [
+        ("", "teacher_failed", False),
+        ("re: b", "ok", False),
+    ]
     server.answer = lambda body, attempt: good(body)
     replies = _teacher(server).replies(_requests("a", "b"), ledger)
     assert [(reply.text, reply.paid) for reply in replies] == [("re: a", True), ("re: b", False)]
@@ -252,10 +258,15 @@ def test_replies_all_in_the_ledger_need_no_key(server: Server, ledger: Ledger, m
     assert _teacher(server).replies(_requests("a"), ledger)[0].text == "re: a"
 
 
+@pytest.mark.parametrize("url", ["https://user:secret@example.org/v1", "localhost:8000/v1", "ftp://example.org"])
+def test_base_url_without_scheme_or_with_a_password_is_refused(url: str) -> None:
+    with pytest.raises(ValidationError, match="base_url"):
+        OpenAITeacher(model="m", base_url=url)
+
+
 def test_identity_names_the_provider_and_neither_url_nor_prices() -> None:
-    one = OpenAITeacher(model="m", base_url="https://user:secret@example.org:8000/v1")
+    one = OpenAITeacher(model="m", base_url="https://example.org:8000/v1")
     assert identity(one)["provider"] == "example.org:8000"
-    assert "secret" not in json.dumps(identity(one))
     moved = OpenAITeacher(model="m", base_url="http://other/v1", provider="example.org:8000", concurrency=1)
     assert identity(one) == identity(moved)
     assert identity(OpenAITeacher(model="m"))["provider"] == "api.openai.com"

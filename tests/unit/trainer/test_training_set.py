@@ -75,11 +75,12 @@ def test_training_set_empty_response_is_refused_with_that_reason(tiny_models: Ma
 def test_training_set_long_prompt_never_pushes_the_response_out(tiny_models: Mapping[str, Path]) -> None:
     loaded = _loaded(tiny_models["llama"], 40)
     short, long = {**ROW, "instruction": "word " * 100}, {**ROW, "response": "word " * 100}
-    fits, cut = training_set(loaded, _template("wizardlm"), [short, long]).sequences
+    made = training_set(loaded, _template("wizardlm"), [short, {**long, "id": "long"}])
+    (fits,) = made.sequences
     answer = [*loaded.tokenizer.encode(ROW["response"], add_special_tokens=False), loaded.tokenizer.eos_token_id]
-    assert list(fits.ids[fits.target_start :]) == answer and not fits.truncated
+    assert list(fits.ids[fits.target_start :]) == answer and not fits.truncated and fits.context_lost > 0
     assert len(fits.ids) == 40
-    assert cut.truncated and cut.target_tokens == 39
+    assert made.refused == {"long": "too_long"}
 
 
 def _train(root: Path, model: Path, responses: list[str], keep: Keep, trainer: Any) -> tuple[Train, Store]:
