@@ -15,8 +15,10 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import hydra
+from hydra._internal.instantiate import _instantiate2
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from hydra.types import RunMode
@@ -29,6 +31,7 @@ from srecycle.errors import UserError
 from srecycle.progress import say
 
 _PACKAGE = Path(__file__).parent
+_locate_target = _instantiate2._resolve_target
 _NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _failed: list[str] = []
 
@@ -44,12 +47,15 @@ def main() -> None:
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets its errors through, and we word them
     try:
-        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(_job)()
+        with mock.patch.object(_instantiate2, "_resolve_target", _located):
+            hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(_job)()
+    except UserError as error:
+        _fail(error)
     except KeyboardInterrupt:
         say("srecycle: interrupted; the same command goes on where it stopped")
         sys.exit(130)
-    except (HydraException, OmegaConfBaseException) as error:
-        if wants_traceback:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if wants_traceback or (type(error) is ValueError and "Config group override" not in str(error)):
             raise
         _fail(UserError(_worded(error)))
     sys.exit(2 if _failed else 0)
@@ -160,6 +166,18 @@ def _check_targets(node: Any, place: str = "") -> None:
     elif isinstance(node, list | ListConfig):
         for index, value in enumerate(node):
             _check_targets(value, f"{place}[{index}]")
+
+
+def _located(target: Any, place: str) -> Any:
+    """Locate what a `_target_` names, where it may be run at all.
+
+    Hydra builds nodes of its own (callbacks, launcher, sweeper) before our job begins, and resolves values once more
+    while it builds ours. So the question is asked here too, where every target passes.
+    """
+    ours = target == "srecycle.report.callback.Comparison" or _is_component(target)
+    if not ours and not str(target).startswith(("hydra._internal.core_plugins.", "hydra_plugins.")):
+        raise UserError(f"{place or 'config'}._target_={target} is refused: it names no component of srecycle")
+    return _locate_target(target, place)
 
 
 @cache

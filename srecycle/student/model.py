@@ -5,6 +5,7 @@ length and attention implementation. The device is a runtime field. Nothing is l
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -112,7 +113,7 @@ class Student(Component):
             if not (folder / "config.json").is_file():
                 raise UserError(f"student.path={self.path} has no config.json: give a Hugging Face model folder")
             return folder
-        if folder.is_absolute() or self.path.startswith((".", "~")) or self.path.count("/") > 1:
+        if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", self.path):
             raise UserError(f"student.path={self.path} is not a folder: give a model folder, or a hub id like org/name")
         return None
 

@@ -30,6 +30,13 @@ ROOT = Path(__file__).parents[2]
         (["student.path=/no/such/model"], ["/no/such/model", "is not a folder"]),
         (["teacher=openai"], ["OPENAI_API_KEY", "export it"]),
         (["teacher._target_=os.system"], ["os.system", "refused"]),
+        (["+hydra.callbacks.evil={_target_: os.mkdir, path: made}"], ["os.mkdir", "refused"]),
+        (["student=null"], ["Config group override"]),
+        (["~teacher"], ["teacher"]),
+        (["student.path='no hub id'"], ["no hub id", "is not a folder"]),
+        (["student.device=foo", "teacher=scripted"], ["student.device=foo", "cuda"]),
+        (["evaluator=[lm_eval]", "evaluator.lm_eval.tasks=[no_such_task]"], ["no_such_task", "lm-eval ls tasks"]),
+        (["template.user=hello"], ["template.user", "{instruction}"]),
         (["mode=dream"], ["mode=dream", "mode=plan"]),
         (["trainer.rank=[3"], ["trainer.rank=[3"]),
     ],
@@ -45,7 +52,9 @@ def test_command_with_a_users_mistake_says_it_in_one_line(
         "empty": tmp_path / "empty.json",
         "model": ROOT / "srecycle" / "testbed" / "bases" / "weak",
     }
-    filled = [argument.format(**known) if "{" in argument else argument for argument in arguments]
+    filled = list(arguments)
+    for name, path in known.items():
+        filled = [argument.replace(f"{{{name}}}", str(path)) for argument in filled]
 
     process = command(*filled, "tracker=none", store=tmp_path / "store", cwd=tmp_path)
     _, errors = process.communicate(timeout=60)
