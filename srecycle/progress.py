@@ -21,9 +21,14 @@ class Meter:
     def __init__(self, label: str, total: int, unit: str, bar: Progress | None) -> None:
         """Start at zero of `total`; with `bar`, draw there, else print lines."""
         self._label, self._total, self._unit, self._bar = label, total, unit, bar
-        self._done = 0
+        self._done = self._before = 0
         self._started = self._printed = time.monotonic()
         self._task = bar.add_task(label, total=total) if bar else None
+
+    def resume_at(self, units: int) -> None:
+        """Count `units` as done before now: they say nothing about the rate."""
+        self._before = units
+        self.advance(units)
 
     def advance(self, units: int = 1) -> None:
         """Count `units` more as done."""
@@ -35,8 +40,8 @@ class Meter:
         if now - self._printed >= _SECONDS_BETWEEN_LINES:
             self._printed = now
             elapsed = now - self._started
-            left = elapsed / max(self._done, 1) * (self._total - self._done)
-            rate = self._done / elapsed
+            rate = (self._done - self._before) / elapsed
+            left = (self._total - self._done) / rate if rate else 0.0
             say(f"  {self._label}: {self._done}/{self._total} {self._unit}, {rate:.1f}/s, about {left:.0f} s left")
 
 

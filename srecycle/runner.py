@@ -68,9 +68,9 @@ def run(experiment: Experiment, choices: Mapping[str, str], overrides: list[str]
     for stage in plan.values():
         if store.find(stage.name, stage.key) is None:
             stage.check()
-    info = _run_info(experiment, choices, plan, store)
+    info = _run_info(experiment, choices, overrides, plan, store)
     say(f"{info.name} ({info.id})")
-    started, made, status = time.monotonic(), dict[str, Made](), "failed"
+    started, made, status, reason = time.monotonic(), dict[str, Made](), "failed", ""
     session: Session = NullSession()
     try:
         session = experiment.tracker.open(info)
@@ -79,14 +79,20 @@ def run(experiment: Experiment, choices: Mapping[str, str], overrides: list[str]
             say(f"  {one.how:6} {label} {stage.key[:8]}" + ("" if one.how == "hit" else f" ({one.seconds:.1f} s)"))
             _track(session, label, made[label])
         status = "finished"
+    except BaseException as error:
+        status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
+        reason = f"{type(error).__name__}: {error}"
+        raise
     finally:
-        described = _described(info, overrides, made, status, time.monotonic() - started)
+        described = _described(info, made, status, time.monotonic() - started) | {"reason": reason}
         write_json(info.folder / "run.json", described)
         session.finish(status, described["metrics"])
     return info.folder
 
 
-def _run_info(experiment: Experiment, choices: Mapping[str, str], plan: Mapping[str, Stage], store: Store) -> RunInfo:
+def _run_info(
+    experiment: Experiment, choices: Mapping[str, str], overrides: list[str], plan: Mapping[str, Stage], store: Store
+) -> RunInfo:
     moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")[:-3]  # to the millisecond, so that ids sort by time
     name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in experiment.name)
     identifier = f"{moment}-{name[:60]}-{secrets.token_hex(2)}"
@@ -98,6 +104,7 @@ def _run_info(experiment: Experiment, choices: Mapping[str, str], plan: Mapping[
         group=experiment.group,
         folder=folder,
         choices=choices,
+        overrides=tuple(overrides),
         config=identity(experiment),
         keys={label: stage.key for label, stage in plan.items()},
     )
@@ -109,9 +116,7 @@ def _track(session: Session, label: str, made: Made) -> None:
         session.curve(label, made.artifact.table("curve"))
 
 
-def _described(
-    info: RunInfo, overrides: list[str], made: Mapping[str, Made], status: str, seconds: float
-) -> dict[str, Any]:
+def _described(info: RunInfo, made: Mapping[str, Made], status: str, seconds: float) -> dict[str, Any]:
     stages = [
         {
             "label": label,
@@ -129,7 +134,7 @@ def _described(
     return {
         **about,
         "choices": dict(info.choices),
-        "overrides": overrides,
+        "overrides": list(info.overrides),
         "status": status,
         "started": info.id[:15],
         "seconds": round(seconds, 3),

@@ -32,7 +32,7 @@ class LocalEngine(Engine):
             return len(shard)
 
         with metered(label, len(items)) as meter:
-            meter.advance(sum(len(shard) for number, shard in enumerate(shards) if number not in set(left)))
+            meter.resume_at(len(items) - sum(len(shards[number]) for number in left))
             if self.workers == 1:
                 for number in left:
                     meter.advance(work(number))

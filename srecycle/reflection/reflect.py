@@ -13,11 +13,14 @@ import pyarrow as pa
 from srecycle.config import component, runtime
 from srecycle.data import Source
 from srecycle.engine import Engine
+from srecycle.progress import say
 from srecycle.reflection.parsing import Parsed, parse
 from srecycle.reflection.prompts import Reflection
 from srecycle.rows import CANDIDATE_SCHEMA, CHALLENGER, OK, Candidate, Phase, Row, Turn, Version, to_rows, to_table
 from srecycle.stage import Metrics, Stage, Work
 from srecycle.teacher import Ledger, Reply, Request, Teacher
+
+_WORTH_A_WARNING = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +73,7 @@ class Reflect(Stage):
             candidates = self.engine.map_shards(self.name, bases, reflect, work.scratch)
         work.write("candidates", candidates)
         work.notes["calls"] = dict(usage)
+        _warn(self.name, candidates)
         statuses = Counter(zip(candidates["version"].to_pylist(), candidates["status"].to_pylist(), strict=True))
         return {
             "requests": sum(base.status == OK for base in bases),
@@ -149,6 +153,14 @@ class Reflect(Stage):
             reply=reply.text if reply else "",
             finish_reason=reply.finish_reason if reply else "",
         )
+
+
+def _warn(label: str, candidates: pa.Table) -> None:
+    """Say so where a tenth or more of the reflections gave nothing usable."""
+    reasons = Counter(status for status in candidates["status"].to_pylist() if status != OK)
+    if reasons.total() >= _WORTH_A_WARNING * len(candidates) > 0:
+        why = ", ".join(f"{count} {status}" for status, count in reasons.most_common())
+        say(f"  warning: {label}: {reasons.total()} of {len(candidates)} reflections are not usable ({why})")
 
 
 def _usage(replies: Sequence[Reply]) -> dict[str, float]:

@@ -106,6 +106,16 @@ def labels(runs: Iterable[Run]) -> dict[str, str]:
     return named
 
 
+_UNTOLD = ("experiment=", "name=", "tracker", "student.device=", "student.threads=", "engine")
+"""Overrides that don't tell what was run."""
+
+
+def _brief(override: str) -> str:
+    """Shorten the value of an override that is a path to its last part."""
+    key, _, value = override.partition("=")
+    return f"{key}={Path(value).name}" if "/" in value else override
+
+
 def _told_apart(run: Run, common: set[str]) -> str:
-    own = [item for item in run.overrides if item not in common and not item.startswith(("experiment=", "name="))]
+    own = [_brief(item) for item in run.overrides if item not in common and not item.startswith(_UNTOLD)]
     return f"{run.name} ({', '.join(own)})" if own else run.name

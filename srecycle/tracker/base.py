@@ -19,8 +19,8 @@ from srecycle.stage import Made
 class RunInfo:
     """What is known of a run before it starts.
 
-    `choices` are the flat configuration choices (`teacher: scripted`, `selector.response: reversed_ifd`, ...), `config`
-    the canonical tree of the whole experiment, `keys` each stage's key.
+    `overrides` is the command line, `choices` are the flat configuration choices (`teacher: scripted`,
+    `selector.response: reversed_ifd`, ...), `config` the canonical tree of the experiment, `keys` each stage's key.
     """
 
     id: str
@@ -28,6 +28,7 @@ class RunInfo:
     group: str
     folder: Path
     choices: Mapping[str, str]
+    overrides: tuple[str, ...]
     config: Canonical
     keys: Mapping[str, str]
 

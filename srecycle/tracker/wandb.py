@@ -46,6 +46,7 @@ class WandbSession(Session):
             group=run.group or None,
             job_type="experiment",
             tags=list(tracker.tags),
+            notes=" ".join(run.overrides),
             dir=str(run.folder),
             reinit="create_new",
             settings=wandb.Settings(silent=True, console="off"),

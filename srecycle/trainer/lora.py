@@ -193,7 +193,7 @@ def _train(trainer: "SFTTrainer", checkpoint: str | None) -> pa.Table:
         total = math.ceil(total * trainer.args.num_train_epochs)
     with metered("train", total, "steps") as meter:
         if checkpoint:
-            meter.advance(int(checkpoint.rsplit("-", 1)[1]))
+            meter.resume_at(int(checkpoint.rsplit("-", 1)[1]))
         trainer.train(resume_from_checkpoint=checkpoint)
     lines = [
         {name: line.get(name) for name in CURVE_SCHEMA.names} for line in trainer.state.log_history if "loss" in line

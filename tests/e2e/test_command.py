@@ -67,6 +67,19 @@ def test_command_with_a_users_mistake_says_it_in_one_line(
         assert part in lines[-1]
 
 
+def test_command_with_a_hub_student_and_no_hub_says_it_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+
+    process = command("student.path=org/name", "mode=plan", store=tmp_path / "store", cwd=tmp_path)
+    _, errors = process.communicate(timeout=60)
+
+    assert process.returncode == 2 and "Traceback" not in errors
+    assert "org/name" in errors and "the hub can't be asked" in errors
+
+
 def test_command_help_from_another_folder_lists_groups(tmp_path: Path) -> None:
     process = command("--help", store=tmp_path / "store", cwd=tmp_path)
     output, errors = process.communicate(timeout=60)

@@ -24,6 +24,7 @@ def _info(folder: Path) -> RunInfo:
         name="n",
         group="g",
         folder=folder,
+        overrides=(),
         choices={"teacher": "scripted"},
         config={"class": "x", "list": [1]},
         keys={"source": "ab"},
