@@ -55,7 +55,9 @@ def main() -> None:
         say("srecycle: interrupted; the same command goes on where it stopped")
         sys.exit(130)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        if wants_traceback or (type(error) is ValueError and "Config group override" not in str(error)):
+        # Hydra refuses a null group by a bare ValueError; any other that comes this far is a bug, and shows as one.
+        users = isinstance(error, HydraException | OmegaConfBaseException) or "Config group override" in str(error)
+        if wants_traceback or not users:
             raise
         _fail(UserError(_worded(error)))
     sys.exit(2 if _failed else 0)

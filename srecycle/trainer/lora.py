@@ -88,9 +88,13 @@ class LoRATrainer(Trainer):
                     processing_class=loaded.tokenizer,
                     peft_config=lora,
                 )
-            except ValueError as error:  # target modules that this model doesn't have
-                raise UserError(f"LoRA can't be put on this student: {error}") from error
-            curve = _train(trainer, _last_whole(checkpoints))
+            except ValueError as error:
+                if "arget modules" not in str(error):
+                    raise
+                raise UserError(f"trainer.target_modules={self.target_modules}: {error}") from error
+            checkpoint = _last_whole(checkpoints)
+            work.notes["resumed_from_step"] = _step(checkpoint) if checkpoint else 0
+            curve = _train(trainer, checkpoint)
         _require_finite(trainer.model)
         work.folder.joinpath("adapter").mkdir()
         trainer.model.save_pretrained(work.folder / "adapter", safe_serialization=True)
@@ -193,7 +197,7 @@ def _train(trainer: "SFTTrainer", checkpoint: str | None) -> pa.Table:
         total = math.ceil(total * trainer.args.num_train_epochs)
     with metered("train", total, "steps") as meter:
         if checkpoint:
-            meter.resume_at(int(checkpoint.rsplit("-", 1)[1]))
+            meter.resume_at(_step(checkpoint))
         trainer.train(resume_from_checkpoint=checkpoint)
     lines = [
         {name: line.get(name) for name in CURVE_SCHEMA.names} for line in trainer.state.log_history if "loss" in line
@@ -204,7 +208,12 @@ def _train(trainer: "SFTTrainer", checkpoint: str | None) -> pa.Table:
 def _last_whole(checkpoints: Path) -> str | None:
     """Return the newest checkpoint that was written to its end, or None."""
     whole = [path.parent for path in checkpoints.glob(f"checkpoint-*/{_FINISHED}")]
-    return str(max(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]))) if whole else None
+    return max(map(str, whole), key=_step, default=None)
+
+
+def _step(checkpoint: str) -> int:
+    """Return the step after which a checkpoint was written: the end of its name."""
+    return int(checkpoint.rsplit("-", 1)[1])
 
 
 def _tidy(adapter: Path, base: Mapping[str, str | None]) -> None:

@@ -50,7 +50,9 @@ def test_run_killed_in_one_stage_after_the_other_ends_in_the_same_bytes(tmp_path
 
     for stage in SIGNS:
         (facts,) = store.glob(f"artifacts/{stage}/*/provenance.json")
-        assert json.loads(facts.read_text())["resumed"], f"{stage} was begun anew"
+        known = json.loads(facts.read_text())
+        assert known["resumed"], f"{stage} was begun anew"
+    assert known["notes"]["resumed_from_step"] >= 4, "training should go on from its checkpoint"
     assert _contents(store) == _contents(unbroken)
 
 
