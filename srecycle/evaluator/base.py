@@ -14,7 +14,7 @@ from srecycle.config import Component, component, runtime
 from srecycle.progress import quiet_libraries
 from srecycle.selector import Assemble
 from srecycle.stage import Metrics, Stage, Work
-from srecycle.student import PromptTemplate, Student
+from srecycle.student import Student, Template
 from srecycle.student.model import Loaded
 from srecycle.trainer import Train
 from srecycle.trainer.base import adapter_folder
@@ -25,7 +25,7 @@ class Subject:
     """What is evaluated. `training` holds the assembled table; `adapter` is None for the untuned student."""
 
     student: Student
-    template: PromptTemplate
+    template: Template
     adapter: Path | None
     training: pa.Table
 

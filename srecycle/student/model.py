@@ -1,22 +1,23 @@
-"""The student: any Hugging Face causal language model, pinned.
+"""The student: any Hugging Face causal language model, pinned, with an adapter where one is given.
 
-Identity: the content of a local folder's model and tokenizer files, or a hub id's resolved commit; dtype, maximal
-length and attention implementation. The device is a runtime field. Nothing is loaded before `load`.
+Identity: the content of a local folder's model and tokenizer files, or a hub id's resolved commit, and the same of the
+adapter; dtype, maximal length and attention implementation. The device is a runtime field. Nothing is loaded before
+`load`.
 """
 
-import os
-import re
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from srecycle.config import Component, component, runtime
-from srecycle.digest import folder_digest
 from srecycle.errors import UserError
+from srecycle.progress import say
+from srecycle.student.adapter import UNDER, merge, pinned_adapter
+from srecycle.student.pinned import Pinned
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +35,11 @@ class Loaded:
 
 @component
 class Student(Component):
-    """A causal language model at `path`: a folder, or a hub id at a `revision`.
+    """A causal language model at `path`: a folder, or a hub id at a revision (`hub_revision`).
+
+    `adapter`, a folder or a hub id at `adapter_revision`, is merged into the weights when they are loaded, in `dtype`,
+    so that scoring, training and evaluation all start from one model. A training on top makes an adapter of that merged
+    model, and says so in its configuration.
 
     `max_length` (tokens, for scoring and training alike) is cut to what model and tokenizer can take. `threads` is the
     number of CPU threads (default: torch's own choice), `device` "auto", "cpu", "cuda", "cuda:1", ...
@@ -42,6 +47,8 @@ class Student(Component):
 
     path: str
     hub_revision: str = "main"
+    adapter: str | None = None
+    adapter_revision: str = "main"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     max_length: Annotated[int, Field(ge=8)] = 2048
@@ -51,19 +58,31 @@ class Student(Component):
 
     def resolved(self) -> Mapping[str, Any]:
         """A folder stands as the digest of its files, a hub id as its commit."""
-        return {"path": self._content, "hub_revision": None if self._folder else self._commit}
+        adapter = self._adapter
+        return {
+            "path": self._model.content,
+            "hub_revision": self._model.commit,
+            "adapter": adapter and adapter.content,
+            "adapter_revision": adapter and adapter.commit,
+        }
 
     @property
     def base(self) -> dict[str, str | None]:
-        """How an adapter on top names this model, in PEFT's own fields."""
-        return {"base_model_name_or_path": self.path, "revision": None if self._folder else self._commit}
+        """How an adapter on top names this model: in PEFT's own fields, and by what is merged into it."""
+        named = {"base_model_name_or_path": self.path, "revision": self._model.commit}
+        if self._adapter is None:
+            return named
+        pinned = f"@{self._adapter.commit}" if self._adapter.commit else ""
+        return {**named, UNDER: f"{self._adapter.content}{pinned}"}
 
     def check(self) -> None:
-        """Raise UserError where the device isn't there."""
-        _device(self.device)
+        """Raise UserError where the device isn't there, or can't do what is asked of it."""
+        device = _device(self.device)
+        if self.attention == "flash_attention_2":
+            _require_flash_attention(device, self.dtype)
 
     def load(self) -> Loaded:
-        """Load the tokenizer and the model. Raises UserError where they can't be loaded."""
+        """Load the tokenizer and the model. Raises UserError where they can't be loaded, or don't go together."""
         import torch
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
@@ -71,6 +90,7 @@ class Student(Component):
         logging.disable_progress_bar()
         if self.threads is not None:
             torch.set_num_threads(self.threads)
+        self.check()
         try:
             model = AutoModelForCausalLM.from_pretrained(
                 self._place,
@@ -80,12 +100,17 @@ class Student(Component):
                 **self._from,
             )
         except (OSError, ValueError, ImportError) as error:
-            raise UserError(f"the student {self.path} can't be loaded: {error}") from error
+            hint = "" if self.attention == "eager" or "attention" not in str(error) else "; try student.attention=eager"
+            raise UserError(f"the student {self.path} can't be loaded: {_line(error)}{hint}") from error
         device = torch.device(_device(self.device))
         tokenizer = self.tokenizer()
-        positions = getattr(model.config, "max_position_embeddings", None) or self.max_length
+        _require_embeddings(model, tokenizer, self.path)
+        model = model.to(device)
+        if self._adapter is not None:
+            model = merge(model, self._adapter, self.path)
+        positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or self.max_length
         length = min(self.max_length, positions, int(tokenizer.model_max_length))
-        return Loaded(model=model.to(device).eval(), tokenizer=tokenizer, device=device, max_length=length)
+        return Loaded(model=model.eval(), tokenizer=tokenizer, device=device, max_length=length)
 
     def tokenizer(self) -> Any:
         """Load the tokenizer alone. Raises UserError where it can't be loaded."""
@@ -94,56 +119,53 @@ class Student(Component):
         try:
             return AutoTokenizer.from_pretrained(self._place, **self._from)
         except (OSError, ValueError) as error:
-            raise UserError(f"the tokenizer of {self.path} can't be loaded: {error}") from error
+            raise UserError(f"the tokenizer of {self.path} can't be loaded: {_line(error)}") from error
 
     @property
     def _place(self) -> str:
         """What the library is to load: it would take `~` for a name."""
-        return str(self._folder or self.path)
+        return str(self._model.folder or self.path)
 
     @property
     def _from(self) -> dict[str, Any]:
-        pinned = {} if self._folder else {"revision": self._commit}
+        pinned = {"revision": self._model.commit} if self._model.commit else {}
         return {"trust_remote_code": self.trust_remote_code, **pinned}
 
     @cached_property
-    def _folder(self) -> Path | None:
-        folder = Path(self.path).expanduser()
-        if folder.is_dir():
-            if not (folder / "config.json").is_file():
-                raise UserError(f"student.path={self.path} has no config.json: give a Hugging Face model folder")
-            return folder
-        if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", self.path):
-            raise UserError(f"student.path={self.path} is not a folder: give a model folder, or a hub id like org/name")
-        return None
+    def _model(self) -> Pinned:
+        return Pinned(field="student.path", path=self.path, revision=self.hub_revision, config="config.json")
 
     @cached_property
-    def _content(self) -> str:
-        if self._folder:
-            documents = ("README.md", "LICENSE", "LICENSE.txt")
-            names = {path.name for path in self._folder.iterdir() if path.is_file()} - set(documents)
-            return f"sha256:{folder_digest(self._folder, names)}"
-        return self.path
+    def _adapter(self) -> Pinned | None:
+        return pinned_adapter(self.adapter, self.adapter_revision) if self.adapter else None
 
-    @cached_property
-    def _commit(self) -> str:
-        """The hub's commit behind `hub_revision`: from the hub, or offline from the local cache."""
-        from huggingface_hub import HfApi, constants, try_to_load_from_cache
 
-        cached = try_to_load_from_cache(self.path, "config.json", revision=self.hub_revision)
-        if constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE") == "1":
-            if isinstance(cached, str):
-                return Path(cached).parent.name
-            raise UserError(f"student.path={self.path} is not a folder, nor in the local hub cache, and the hub is off")
-        try:
-            return str(HfApi().model_info(self.path, revision=self.hub_revision).sha)
-        except Exception as error:  # which http library raises here changes with the hub's client
-            if isinstance(cached, str):
-                return Path(cached).parent.name
-            raise UserError(
-                f"student.path={self.path} is not a folder here, and the hub can't be asked for it "
-                f"({type(error).__name__}): check the path, the id, or the connection"
-            ) from error
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _require_embeddings(model: Any, tokenizer: Any, path: str) -> None:
+    """Refuse a tokenizer whose BOS, EOS or padding the model lacks; others are told, since texts may do without."""
+    known = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) <= known:
+        return
+    ids = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    said = f"the student {path} knows {known} tokens, but its tokenizer has {len(tokenizer)}"
+    if missing := [name for name, number in ids.items() if number is not None and number >= known]:
+        raise UserError(
+            f"{said}, {missing[0].upper()} among the rest: give the tokenizer that the model was trained with"
+        )
+    say(f"  warning: {said}; a text that holds one of the rest can't be computed")
+
+
+def _require_flash_attention(device: str, dtype: str) -> None:
+    asked = "student.attention=flash_attention_2"
+    if importlib.util.find_spec("flash_attn") is None:
+        raise UserError(f"{asked}, but the package flash-attn isn't installed: install it, or use sdpa")
+    if not device.startswith("cuda"):
+        raise UserError(f"{asked} needs a CUDA device, and this is {device}: use sdpa")
+    if dtype == "float32":
+        raise UserError(f"{asked} can't compute in float32: use student.dtype=bfloat16, or sdpa")
 
 
 def _device(wanted: str) -> str:

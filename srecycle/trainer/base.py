@@ -15,12 +15,14 @@ import pyarrow as pa
 
 from srecycle.config import Component, component
 from srecycle.errors import UserError
+from srecycle.progress import say
 from srecycle.rows import Turn
 from srecycle.selector import Assemble
 from srecycle.stage import Metrics, Stage, Work
-from srecycle.student import PromptTemplate, Student
+from srecycle.student import Student
 from srecycle.student.encoding import Encoded, anchor_ids, encode, token_ids
 from srecycle.student.model import Loaded
+from srecycle.student.template import UNRENDERABLE, Template, UnrenderableError, end_ids
 
 CURVE_SCHEMA = pa.schema(
     [
@@ -74,7 +76,7 @@ class Train(Stage):
     training: Assemble
     trainer: Trainer
     student: Student
-    template: PromptTemplate
+    template: Template
 
     @property
     def name(self) -> str:
@@ -110,26 +112,36 @@ class Train(Stage):
         }
 
 
-def training_set(loaded: Loaded, template: PromptTemplate, kept: Sequence[dict[str, Any]]) -> TrainingSet:
-    """Encode rows for training: the prompt as context; the response and an end of sequence as target.
+def training_set(loaded: Loaded, template: Template, kept: Sequence[dict[str, Any]]) -> TrainingSet:
+    """Encode rows for training: the prompt as context; the response, its end and one EOS as target.
 
-    Rows whose response is empty, or so long that none of the prompt fits beside it, are refused with that reason.
-    Other contexts that don't fit are cut at their far side, as in scoring: the prompt never pushes the response out.
+    Rows whose response is empty, that the template can't write, or that are so long that none of the prompt fits beside
+    the response, are refused with that reason. Other contexts that don't fit are cut at their far side, as in scoring:
+    the prompt never pushes the response out.
     """
-    tokenizer = loaded.tokenizer
+    tokenizer, wording = loaded.tokenizer, template.bound(loaded.tokenizer)
     refused = {row["id"]: "empty_response" for row in kept if not row["response"].strip()}
-    rows = [row for row in kept if row["id"] not in refused]
-    turns = [tuple(Turn(**turn) for turn in row["history"]) for row in rows]
-    prompts = [template.prompt(row["instruction"], row["input"], turn) for row, turn in zip(rows, turns, strict=True)]
-    contexts = token_ids(tokenizer, prompts)
-    targets = token_ids(tokenizer, [template.completion(row["response"]) for row in rows])
-    anchor = anchor_ids(tokenizer)
-    end = (int(tokenizer.eos_token_id),) if tokenizer.eos_token_id is not None else ()
+    prompts, completions = dict[str, str](), dict[str, str]()
+    for row in kept:
+        if row["id"] in refused:
+            continue
+        history = tuple(Turn(**turn) for turn in row["history"])
+        try:
+            prompts[row["id"]] = wording.prompt(row["instruction"], row["input"], history)
+            completions[row["id"]] = wording.completion(row["response"])
+        except UnrenderableError as error:
+            if UNRENDERABLE not in refused.values():
+                say(f"  warning: row {row['id']} is left out, and others like it: {error}")
+            refused[row["id"]] = UNRENDERABLE
+    ids = [identifier for identifier in prompts if identifier not in refused]
+    contexts = token_ids(tokenizer, [prompts[identifier] for identifier in ids])
+    targets = token_ids(tokenizer, [completions[identifier] for identifier in ids], continuing=True, plain=True)
+    anchor, end = anchor_ids(tokenizer), end_ids(wording, tokenizer)
     encoded = [
         encode(anchor, context, (*target, *end), loaded.max_length)
         for context, target in zip(contexts, targets, strict=True)
     ]
-    refused |= {row["id"]: "too_long" for row, one in zip(rows, encoded, strict=True) if one.context_gone}
+    refused |= {identifier: "too_long" for identifier, one in zip(ids, encoded, strict=True) if one.context_gone}
     return TrainingSet(sequences=[one for one in encoded if not one.context_gone], refused=refused)
 
 

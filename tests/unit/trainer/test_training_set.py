@@ -23,7 +23,7 @@ from srecycle.trainer.base import adapter_folder, training_set
 from srecycle.trainer.lora import LoRATrainer, _dataset
 
 FOLDER = Path(__file__).parents[3] / "conf" / "template"
-TEMPLATES = sorted(file.stem for file in FOLDER.glob("*.yaml"))
+TEMPLATES = sorted({file.stem for file in FOLDER.glob("*.yaml")} - {"chat"})  # tests/unit/student/test_chat.py has it
 ROW = {"id": "a", "instruction": "Translate.", "input": "hello", "response": "Bonjour. \U0001f600", "history": []}
 HISTORY = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello there"}]
 ROWS: list[dict[str, Any]] = [ROW, {**ROW, "id": "b", "input": ""}, {**ROW, "id": "c", "history": HISTORY}]
@@ -60,6 +60,8 @@ def test_training_set_labels_are_the_response_and_its_end(
         text += user.replace("{instruction}", "Translate.").replace("{input}", row["input"])
         prompt = [vocabulary[one] for one in first] + tokenizer.encode(text, add_special_tokens=False)
         answer = tokenizer.encode(fields["response_prefix"] + row["response"], add_special_tokens=False)
+        if fields["end"] not in last:
+            answer += tokenizer.encode(fields["end"], add_special_tokens=False)
         answer += [vocabulary[one] for one in last]
         assert line["input_ids"] == prompt + answer
         assert line["labels"] == [-100] * len(prompt) + answer
