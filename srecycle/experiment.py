@@ -21,13 +21,14 @@ from pydantic import Field
 from srecycle.config import Component, component, runtime
 from srecycle.data import Data, Source
 from srecycle.engine import Engine
+from srecycle.errors import UserError
 from srecycle.evaluator import Evaluate, Evaluator
 from srecycle.reflection import Reflect, Reflection
 from srecycle.rows import PHASES, Phase
 from srecycle.scorer import Scorer
-from srecycle.selector import Assemble, Keep, Select, Selector
+from srecycle.selector import Assemble, Keep, Score, Select, Selector
 from srecycle.stage import Stage
-from srecycle.student import Likelihoods, PromptTemplate, Student
+from srecycle.student import Likelihoods, Student, Template
 from srecycle.teacher import Teacher
 from srecycle.tracker import Tracker
 from srecycle.trainer import Train, Trainer
@@ -37,27 +38,39 @@ Plan = dict[str, Stage]
 
 @component
 class Experiment(Component):
-    """One experiment. Every field is a folder of conf/; `name` and `group` label its runs."""
+    """One experiment. Every field is a folder of conf/; `name` and `group` label its runs.
+
+    `scoring_template` is the format that the student is asked in where that is not `template`, in which it is trained.
+    `until` ends the plan with the stage of that name (`scores`, `assemble`, `train`, ...), and wants everything there.
+    """
 
     data: Data
     reflection: Reflection
     teacher: Teacher
     student: Student
-    template: PromptTemplate
+    template: Template
     scorer: Scorer
     selector: Annotated[dict[Phase, Selector], Field(min_length=len(PHASES))]
     keep: Annotated[dict[str, Keep], Field(min_length=1)]
     trainer: Trainer
     evaluator: Annotated[dict[str, Evaluator], Field(min_length=1)]
     engine: Engine = runtime()
+    scoring_template: Template | None = None
     tracker: Tracker = runtime()
     store: Path = runtime()
+    until: str = runtime("")
     name: str = runtime("experiment")
     group: str = runtime("")
 
     def plan(self) -> Plan:
-        """Return the stages by name, each after the ones that it reads."""
-        return self._plan_all() if self.reflection.scope == "all" else self._plan_chosen()
+        """Return the stages by name, each after the ones that it reads. Raises UserError where `until` names none."""
+        plan = self._plan_all() if self.reflection.scope == "all" else self._plan_chosen()
+        if not self.until:
+            return plan
+        if self.until not in plan:
+            raise UserError(f"until={self.until} is no stage of this experiment, which has: {', '.join(plan)}")
+        names = list(plan)
+        return {name: plan[name] for name in names[: names.index(self.until) + 1]}
 
     def _plan_all(self) -> Plan:
         """Reflect on everything and score it once, so that selecting again costs neither a call nor a forward pass."""
@@ -71,6 +84,7 @@ class Experiment(Component):
         if self._needs_likelihoods:
             plan["likelihoods"] = scored = self._likelihoods(rows, reflections)
             likelihoods = (scored,)
+            plan["scores"] = Score(rows=rows, reflections=reflections, likelihoods=likelihoods)
         plan["select_instruction"] = first = self._select("instruction", rows, reflections, likelihoods)
         plan["select_response"] = second = self._select("response", rows, reflections, likelihoods, before=first)
         return plan | self._train_and_evaluate(rows, reflections, likelihoods, second)
@@ -95,6 +109,8 @@ class Experiment(Component):
             if self._needs_likelihoods:
                 plan["likelihoods_response"] = after = self._likelihoods(None, (on_response,))
                 likelihoods = (*likelihoods, after)
+        if likelihoods:
+            plan["scores"] = Score(rows=rows, reflections=reflections, likelihoods=likelihoods)
         plan["select_response"] = second = self._select("response", rows, reflections, likelihoods, before=first)
         return plan | self._train_and_evaluate(rows, reflections, likelihoods, second)
 
@@ -116,7 +132,8 @@ class Experiment(Component):
             rows=rows,
             reflections=reflections,
             student=self.student,
-            template=self.template,
+            template=self.scoring_template or self.template,
+            trained_in=self.template if self.scoring_template not in (None, self.template) else None,
             scorer=self.scorer,
             engine=self.engine,
         )
@@ -154,6 +171,5 @@ class Experiment(Component):
 
     @property
     def _needs_likelihoods(self) -> bool:
-        return any(selector.needs for selector in self.selector.values()) or any(
-            keep.needs for keep in self.keep.values()
-        )
+        needs = [*(one.needs for one in self.selector.values()), *(one.needs for one in self.keep.values())]
+        return self.until in ("likelihoods", "scores") or any(needs)

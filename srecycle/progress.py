@@ -4,7 +4,7 @@ import logging as logging_module
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -12,18 +12,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 _SECONDS_BETWEEN_LINES = 5.0
 
+Detail = Callable[[], str]
+"""Says in a few words what a count doesn't."""
+
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class Meter:
     """Counts the units (rows, requests, steps, ...) of one piece of work."""
 
-    def __init__(self, label: str, total: int, unit: str, bar: Progress | None) -> None:
-        """Start at zero of `total`; with `bar`, draw there, else print lines."""
-        self._label, self._total, self._unit, self._bar = label, total, unit, bar
+    def __init__(self, label: str, total: int, unit: str, bar: Progress | None, detail: Detail = str) -> None:
+        """Start at zero of `total`; with `bar`, draw there, else print lines, with what `detail` has to say."""
+        self._label, self._total, self._unit, self._bar, self._detail = label, total, unit, bar, detail
         self._done = self._before = 0
         self._started = self._printed = time.monotonic()
-        self._task = bar.add_task(label, total=total) if bar else None
+        self._task = bar.add_task(label, total=total, detail="") if bar else None
 
     def resume_at(self, units: int) -> None:
         """Count `units` as done before now: they say nothing about the rate."""
@@ -34,7 +37,7 @@ class Meter:
         """Count `units` more as done."""
         self._done += units
         if self._bar and self._task is not None:
-            self._bar.update(self._task, completed=self._done)
+            self._bar.update(self._task, completed=self._done, detail=self._detail())
             return
         now = time.monotonic()
         if now - self._printed >= _SECONDS_BETWEEN_LINES:
@@ -42,18 +45,21 @@ class Meter:
             elapsed = now - self._started
             rate = (self._done - self._before) / elapsed
             left = (self._total - self._done) / rate if rate else 0.0
-            say(f"  {self._label}: {self._done}/{self._total} {self._unit}, {rate:.1f}/s, about {left:.0f} s left")
+            told = f", {detail}" if (detail := self._detail()) else ""
+            done = f"{self._done}/{self._total} {self._unit}, {rate:.1f}/s"
+            say(f"  {self._label}: {done}{told}, about {left:.0f} s left")
 
 
 @contextmanager
-def metered(label: str, total: int, unit: str = "rows") -> Iterator[Meter]:
-    """Show the progress of a piece of work of `total` units while the block runs."""
+def metered(label: str, total: int, unit: str = "rows", detail: Detail = str) -> Iterator[Meter]:
+    """Show the progress of a piece of work of `total` units while the block runs; `detail()` is shown beside it."""
     if not console.is_terminal:
-        yield Meter(label, total, unit, None)
+        yield Meter(label, total, unit, None, detail)
         return
-    columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+    told = TextColumn("{task.fields[detail]}")
+    columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit), told)
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
-        yield Meter(label, total, unit, bar)
+        yield Meter(label, total, unit, bar, detail)
 
 
 @contextmanager

@@ -51,8 +51,9 @@ class Turn:
 class Row:
     """One sample of the source: what the student is asked and what it is trained to answer.
 
-    `position` is the sample's 0-based place in its source, `history` the turns before the last one, and `label` the
-    fault that the source says this sample has (empty where the source doesn't tell; the micro-world does).
+    `position` is the sample's 0-based place in its source, `history` the turns before the chosen one, and `label` the
+    fault that the source says this sample has (empty where the source doesn't tell; the micro-world does). `reference`
+    is an answer that the source knows to be right, where it has one; it is no part of the sample, nor of its id.
     """
 
     id: str
@@ -62,6 +63,15 @@ class Row:
     response: str
     history: tuple[Turn, ...] = ()
     label: str = ""
+    reference: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriterionScore:
+    """What a teacher gave one criterion of its critique, from 1 (poor) to 10 (excellent)."""
+
+    name: str
+    score: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +79,9 @@ class Candidate:
     """What became of one reflection: a new version of a row, or the reason why there is none.
 
     `status` is "ok" or a reason; texts are empty unless it is "ok". `base` is the version that the teacher was shown.
+    `reply` is the teacher's last reply, as it came, and `teacher` who wrote it, where several share the run.
+    `earlier_replies` are those that could not be used, after which it was asked again. `criteria` holds the scores
+    that it gave; one that is missing or malformed is absent, and never a number.
     """
 
     id: str
@@ -81,6 +94,9 @@ class Candidate:
     critique: str
     reply: str
     finish_reason: str
+    teacher: str = ""
+    criteria: tuple[CriterionScore, ...] = ()
+    earlier_replies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +105,14 @@ class Likelihood:
 
     `loss_y_given_x` is L(y|x), `loss_y` L(y), `loss_x_given_y` L(x|y') and `loss_x` L(x) (design: the paper, sections
     3.1 and 3.2). All four are None unless `status` is "ok"; a failure is a reason and never a number.
-    `context_truncated` is true where a context lost its far side. Where none of it fits beside its target the status is
-    "too_long": the ratio of a likelihood to itself is 1, and would win as difficult.
+    `shift_y` is the mean of L(y_t|x) - L(y_t) over those tokens of y that x moves most, `rank_y_given_x` the mean rank
+    of y's tokens after x (1: the likeliest; ranks are clipped).
+
+    `context_truncated` is true where a context lost its far side, `target_truncated` where a target, too long by
+    itself, lost its end (in both readings alike). Where no context fits beside its target the status is "too_long": the
+    ratio of a likelihood to itself is 1, and would win as difficult.
+
+    The token columns hold each target token's text and its losses (nats), where they were asked for.
     """
 
     id: str
@@ -103,13 +125,28 @@ class Likelihood:
     tokens_y: int
     tokens_x: int
     context_truncated: bool
+    target_truncated: bool = False
+    shift_y: float | None = None
+    rank_y_given_x: float | None = None
+    y_tokens: tuple[str, ...] | None = None
+    y_given_x_token_losses: tuple[float, ...] | None = None
+    y_token_losses: tuple[float, ...] | None = None
+    x_tokens: tuple[str, ...] | None = None
+    x_given_y_token_losses: tuple[float, ...] | None = None
+    x_token_losses: tuple[float, ...] | None = None
 
 
 _TURN = pa.struct([pa.field("role", pa.string(), False), pa.field("content", pa.string(), False)])
+_CRITERION = pa.struct([pa.field("name", pa.string(), False), pa.field("score", pa.float64(), False)])
+
+
+_TEXTS = pa.list_(pa.string())
+_FLOATS = pa.list_(pa.float32())
+_NULLABLE = (pa.float64(), _TEXTS, _FLOATS)
 
 
 def _schema(**fields: pa.DataType) -> pa.Schema:
-    return pa.schema([pa.field(name, kind, nullable=kind in (pa.float64(),)) for name, kind in fields.items()])
+    return pa.schema([pa.field(name, kind, nullable=kind in _NULLABLE) for name, kind in fields.items()])
 
 
 ROW_SCHEMA = _schema(
@@ -120,6 +157,7 @@ ROW_SCHEMA = _schema(
     response=pa.string(),
     history=pa.list_(_TURN),
     label=pa.string(),
+    reference=pa.string(),
 )
 CANDIDATE_SCHEMA = _schema(
     id=pa.string(),
@@ -132,6 +170,9 @@ CANDIDATE_SCHEMA = _schema(
     critique=pa.string(),
     reply=pa.string(),
     finish_reason=pa.string(),
+    teacher=pa.string(),
+    criteria=pa.list_(_CRITERION),
+    earlier_replies=pa.list_(pa.string()),
 )
 LIKELIHOOD_SCHEMA = _schema(
     id=pa.string(),
@@ -144,6 +185,15 @@ LIKELIHOOD_SCHEMA = _schema(
     tokens_y=pa.int64(),
     tokens_x=pa.int64(),
     context_truncated=pa.bool_(),
+    target_truncated=pa.bool_(),
+    shift_y=pa.float64(),
+    rank_y_given_x=pa.float64(),
+    y_tokens=_TEXTS,
+    y_given_x_token_losses=_FLOATS,
+    y_token_losses=_FLOATS,
+    x_tokens=_TEXTS,
+    x_given_y_token_losses=_FLOATS,
+    x_token_losses=_FLOATS,
 )
 DECISION_SCHEMA = _schema(
     id=pa.string(),

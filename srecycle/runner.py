@@ -41,7 +41,7 @@ class PlannedStage:
 
 def planned(experiment: Experiment) -> list[PlannedStage]:
     """Say for each stage whether the store has it, and if not, what differs from the newest like it. Runs nothing."""
-    store = Store(experiment.store)
+    store = Store(experiment.store, create=False)
     return [_planned(label, stage, store) for label, stage in experiment.plan().items()]
 
 
@@ -53,7 +53,7 @@ def _planned(label: str, stage: Stage, store: Store) -> PlannedStage:
         how = "resume" if scratch.is_dir() and any(scratch.iterdir()) else "run"
         diffs = [field_diff(record["payload"], stage.payload) for record in store.records(stage.name)]
         changed = min(diffs, key=len, default=[])
-    price = quote(stage) if isinstance(stage, Reflect) and how != "hit" else None
+    price = quote(stage, store) if isinstance(stage, Reflect) and how != "hit" else None
     return PlannedStage(label=label, stage=stage.name, key=stage.key, how=how, changed=changed, quote=price)
 
 
@@ -78,6 +78,8 @@ def run(experiment: Experiment, choices: Mapping[str, str], overrides: list[str]
             made[label] = one = materialize(stage, store)
             say(f"  {one.how:6} {label} {stage.key[:8]}" + ("" if one.how == "hit" else f" ({one.seconds:.1f} s)"))
             _track(session, label, made[label])
+        if experiment.until:
+            say(f"{experiment.until}: {made[experiment.until].artifact.folder}")
         status = "finished"
     except BaseException as error:
         status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"

@@ -7,11 +7,13 @@ there on and nowhere else. `materialize` answers with the stored artifact (hit),
 """
 
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cached_property
@@ -21,7 +23,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from srecycle.config import Canonical, Component, component, fingerprint, identity
-from srecycle.store import Artifact, Store, write_table
+from srecycle.store import Artifact, Store, write_json, write_table
 
 How = Literal["hit", "resume", "run"]
 Metrics = dict[str, Any]
@@ -86,6 +88,13 @@ class Work:
         artifact = self.store.find(stage.name, stage.key)
         assert artifact is not None, f"{stage.name} {stage.key} was read before it was made"
         return artifact
+
+    def planned(self, name: str, decide: Callable[[], int]) -> int:
+        """Return a number that is decided once and kept while this work lasts, however often it is resumed."""
+        plan = self.scratch / f"{name}.json"
+        if not plan.exists():
+            write_json(plan, {name: decide()})
+        return int(json.loads(plan.read_text())[name])
 
     def write(self, name: str, table: pa.Table) -> None:
         """Write one of the artifact's tables."""

@@ -13,6 +13,7 @@ hardware, cost) stands in `provenance.json` beside it.
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,12 +66,15 @@ class Artifact:
 class Store:
     """A directory of artifacts. Safe for several processes at once."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, create: bool = True) -> None:
         """Open the store at `root`, creating it (readable by its owner only) where it doesn't exist.
 
-        Raises UserError where the directory can't be made.
+        With `create` off nothing is written, and a store that isn't there is empty. Raises UserError where the
+        directory can't be made.
         """
         self.root = root.expanduser().absolute()
+        if not create:
+            return
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             for name in ("artifacts", "runs", "locks"):
@@ -176,7 +180,7 @@ class Store:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that a reader sees the whole of it or nothing: a temporary file, synced, then renamed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     with temporary.open("w") as stream:
         json.dump(value, stream, indent=1, sort_keys=True, allow_nan=False)
         stream.write("\n")
@@ -187,6 +191,6 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a table as parquet, whole or not at all. The same table always gives the same bytes."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     pq.write_table(table, temporary, compression="zstd")
     temporary.replace(path)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from srecycle.config import Component, component, runtime
+from srecycle.progress import Detail
 from srecycle.store import write_json, write_table
 
 Item = TypeVar("Item")
@@ -29,9 +30,14 @@ class Engine(Component, ABC):
 
     @abstractmethod
     def map_shards(
-        self, label: str, items: Sequence[Item], function: Callable[[Sequence[Item]], pa.Table], scratch: Path
+        self,
+        label: str,
+        items: Sequence[Item],
+        function: Callable[[Sequence[Item]], pa.Table],
+        scratch: Path,
+        detail: Detail = str,
     ) -> pa.Table:
-        """Return the concatenation of `function(shard)` over all shards, in item order."""
+        """Return the concatenation of `function(shard)` over all shards, in item order; `detail` is shown meanwhile."""
 
 
 def planned_shards(scratch: Path, count: int, shard_rows: int) -> list[range]:

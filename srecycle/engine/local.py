@@ -10,7 +10,7 @@ from pydantic import Field
 
 from srecycle.config import component, runtime
 from srecycle.engine.base import Engine, Item, finish_shard, gathered, planned_shards, shard_file
-from srecycle.progress import metered
+from srecycle.progress import Detail, metered
 
 
 @component
@@ -20,7 +20,12 @@ class LocalEngine(Engine):
     workers: Annotated[int, Field(ge=1)] = runtime(1)
 
     def map_shards(
-        self, label: str, items: Sequence[Item], function: Callable[[Sequence[Item]], pa.Table], scratch: Path
+        self,
+        label: str,
+        items: Sequence[Item],
+        function: Callable[[Sequence[Item]], pa.Table],
+        scratch: Path,
+        detail: Detail = str,
     ) -> pa.Table:
         """Return the concatenation of `function(shard)` over all shards, in item order."""
         shards = planned_shards(scratch, len(items), self.shard_rows)
@@ -31,17 +36,19 @@ class LocalEngine(Engine):
             finish_shard(scratch, number, function(items[shard.start : shard.stop]))
             return len(shard)
 
-        with metered(label, len(items)) as meter:
+        with metered(label, len(items), detail=detail) as meter:
             meter.resume_at(len(items) - sum(len(shards[number]) for number in left))
             if self.workers == 1:
                 for number in left:
                     meter.advance(work(number))
             else:
-                with ThreadPoolExecutor(self.workers) as pool:
-                    try:
-                        for done in as_completed([pool.submit(work, number) for number in left]):
-                            meter.advance(done.result())
-                    except BaseException:
-                        pool.shutdown(cancel_futures=True)
-                        raise
+                pool = ThreadPoolExecutor(self.workers)
+                try:
+                    for done in as_completed([pool.submit(work, number) for number in left]):
+                        meter.advance(done.result())
+                except BaseException:
+                    # Shards under way are not waited for: what they wait for themselves is the stage's to end.
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise
+                pool.shutdown()
         return gathered(scratch, len(shards))

@@ -17,11 +17,10 @@ import pyarrow.parquet as pq
 
 from srecycle.report.runs import Run
 from srecycle.rows import OK, PHASES, VERSIONS, Phase
-from srecycle.scorer import scores
+from srecycle.scorer import LIKELIHOODS, scores
 
 Values = npt.NDArray[np.float64]
 
-_LOSSES = ("loss_y_given_x", "loss_y", "loss_x_given_y", "loss_x")
 _SCORING = ("likelihoods", "likelihoods_response")
 _LONGEST = 4000
 """Texts are cut here, in characters: a report is for reading, the store has everything."""
@@ -230,7 +229,9 @@ def _of(table: pa.Table, ids: pa.Array) -> pa.Table:
 
 
 def _scored(likelihoods: pa.Table) -> dict[str, Values]:
-    return scores({name: _floats(likelihoods[name]) for name in _LOSSES})
+    absent = np.full(len(likelihoods), np.nan)  # in a store of an older version
+    names = likelihoods.column_names
+    return scores({name: _floats(likelihoods[name]) if name in names else absent for name in LIKELIHOODS})
 
 
 def _floats(column: pa.ChunkedArray) -> Values:

@@ -12,6 +12,7 @@ from rich.table import Table
 from srecycle.report.runs import Figure, Run, evaluations, labels, teacher_requests
 
 if TYPE_CHECKING:
+    from srecycle.reflection.quote import Quote
     from srecycle.runner import PlannedStage
 
 _SHOWN_DIFFERENCES = 4
@@ -49,14 +50,31 @@ def show_plan(stages: Sequence["PlannedStage"]) -> None:
         table.add_row(stage.label, stage.key[:12], stage.how, escape("\n".join(_differences(stage.changed))))
     console = _console()
     console.print(table)
-    quotes = [stage.quote for stage in stages if stage.quote is not None]
-    if quotes:
-        console.print(
-            f"The teacher would be asked at most {sum(one.requests for one in quotes):,} times: about "
-            f"{sum(one.input_tokens for one in quotes):,} tokens in and {sum(one.output_tokens for one in quotes):,} "
-            f"out, about ${sum(one.usd for one in quotes):,.2f} at the configured prices (assuming 4 characters a "
-            "token and replies of 500 tokens; what the ledger holds costs nothing)."
+    if quotes := [stage.quote for stage in stages if stage.quote is not None]:
+        console.print(_bill(quotes))
+
+
+def _bill(quotes: Sequence["Quote"]) -> str:
+    """Word what reflecting would cost, and on what that estimate rests."""
+    calls, found = sum(one.calls for one in quotes), sum(one.found for one in quotes)
+    if not calls:
+        return f"The teacher would be asked {found:,} times, none of which is paid for now."
+    words = [
+        f"The teacher would be sent {calls:,} paid requests ({found:,} more cost nothing): about "
+        f"{sum(one.input_tokens for one in quotes):,} tokens in and {sum(one.output_tokens for one in quotes):,} out, "
+        f"about ${sum(one.usd for one in quotes):,.2f} at the configured prices, and "
+        f"{sum(one.minutes for one in quotes):,.0f} minutes."
+    ]
+    if reasks := sum(one.reasks for one in quotes):
+        words.append(
+            f"Should every reply have to be asked for again: {reasks:,} more, "
+            f"${sum(one.usd_at_most for one in quotes):,.2f} in all."
         )
+    if estimated := sum(one.estimated for one in quotes):
+        words.append(f"{estimated:,} requests are still to be written, and taken to be as long as the originals.")
+    if assumed := dict.fromkeys(prior for one in quotes for prior in one.assumed):
+        words.append(f"Assumed, since the ledger holds nothing of this teacher: {', '.join(assumed)}.")
+    return " ".join(words)
 
 
 def _differences(changed: Sequence[str]) -> list[str]:

@@ -7,4 +7,5 @@ from srecycle.selector.assemble import Assemble as Assemble
 from srecycle.selector.base import Contest as Contest
 from srecycle.selector.base import Selector as Selector
 from srecycle.selector.keep import Keep as Keep
+from srecycle.selector.score import Score as Score
 from srecycle.selector.select import Select as Select

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from srecycle.config import Component, component
-from srecycle.rows import Phase
+from srecycle.rows import OK, Phase
 
 Matrix = npt.NDArray[np.float64]
 
@@ -37,6 +37,11 @@ class Choice:
 
     winner: npt.NDArray[np.int64]
     preference: Matrix
+
+
+def missing(status: str) -> str:
+    """Return why a score is missing, by the status of its likelihoods: a ratio of good ones can still overflow."""
+    return "non_finite" if status == OK else status
 
 
 @component

@@ -10,10 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from srecycle.rows import OK, VERSIONS, Phase
-from srecycle.scorer import scores
+from srecycle.scorer import LIKELIHOODS, scores
 from srecycle.selector.base import Contest, Matrix
-
-_LOSSES = ("loss_y_given_x", "loss_y", "loss_x_given_y", "loss_x")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,21 +48,18 @@ def version_grid(versions: pa.Table, likelihoods: Iterable[pa.Table]) -> Version
     status = np.full(shape, "absent", dtype=object)
     status[places] = versions["status"].to_numpy(zero_copy_only=False)
     score_status = np.full(shape, "unscored", dtype=object)
-    losses = {name: np.full(shape, np.nan) for name in _LOSSES}
+    losses = {name: np.full(shape, np.nan) for name in LIKELIHOODS}
     for table in likelihoods:
         scored = _places(table, ids)
         score_status[scored] = table["status"].to_numpy(zero_copy_only=False)
-        for name in _LOSSES:
+        for name in LIKELIHOODS:
             losses[name][scored] = table[name].to_numpy(zero_copy_only=False)
-    columns = scores(losses)
-    overflown = np.isnan(np.stack(list(columns.values()))).any(axis=0) & (score_status == OK)
-    score_status[overflown] = "non_finite"  # the reason of the scores that are missing, should one ask
     return VersionGrid(
         ids=np.asarray(ids.to_pylist(), dtype=object),
         line=line,
         status=status,
         score_status=score_status,
-        columns=columns,
+        columns=scores(losses),
     )
 
 

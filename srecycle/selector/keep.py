@@ -14,6 +14,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from srecycle.config import Component, component
+from srecycle.selector.base import missing
 
 Reasons = npt.NDArray[Any]
 
@@ -57,8 +58,8 @@ class _Below(Keep, ABC):
         (name,) = self.needs
         values = chosen.columns[name]
         refused = np.where(values < self.below, "", f"{name}_too_high").astype(object)
-        missing = np.isnan(values)
-        refused[missing] = [f"{name}_{status}" for status in chosen.score_status[missing]]
+        absent = np.isnan(values)
+        refused[absent] = [f"{name}_{missing(status)}" for status in chosen.score_status[absent]]
         return refused
 
 

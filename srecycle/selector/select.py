@@ -15,7 +15,7 @@ from srecycle.data import Source
 from srecycle.reflection import Reflect
 from srecycle.reflection.versions import version_table
 from srecycle.rows import CHALLENGER, DECISION_SCHEMA, OK, VERSIONS, Phase
-from srecycle.selector.base import Choice, Matrix, Selector
+from srecycle.selector.base import Choice, Matrix, Selector, missing
 from srecycle.selector.grid import VersionGrid, version_grid
 from srecycle.stage import Metrics, Stage, Work
 from srecycle.student import Likelihoods
@@ -94,9 +94,9 @@ def _reasons(grid: VersionGrid, competing: npt.NDArray[np.int64], choice: Choice
         if status[row, 1] != OK:
             reasons.append(f"challenger_{status[row, 1]}")
         elif np.isnan(challenger):
-            reasons.append(f"challenger_{scored[row, 1]}")
+            reasons.append(f"challenger_{missing(scored[row, 1])}")
         elif np.isnan(incumbent):
-            reasons.append(f"incumbent_{scored[row, 0]}")
+            reasons.append(f"incumbent_{missing(scored[row, 0])}")
         elif incumbent == challenger:
             reasons.append("tie")
         else:

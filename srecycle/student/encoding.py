@@ -7,8 +7,9 @@ none. The anchor is the tokenizer's BOS, else its EOS; a tokenizer that has neit
 target token is predicted from nothing and left out of every likelihood.
 """
 
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -29,7 +30,12 @@ class Encoded:
     @property
     def target_tokens(self) -> int:
         """How many target tokens have a likelihood."""
-        return len(self.ids) - max(self.target_start, 1)
+        return max(len(self.ids) - max(self.target_start, 1), 0)
+
+    @property
+    def target(self) -> tuple[int, ...]:
+        """The target tokens that have a likelihood."""
+        return self.ids[len(self.ids) - self.target_tokens :]
 
 
 def anchor_ids(tokenizer: Any) -> tuple[int, ...]:
@@ -47,12 +53,42 @@ def anchor_name(tokenizer: Any) -> str:
     return "eos" if tokenizer.eos_token_id is not None else "none"
 
 
-def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[tuple[int, ...]]:
-    """Tokenise texts with no special tokens added."""
+def token_ids(
+    tokenizer: Any, texts: Sequence[str], *, continuing: bool = False, plain: bool = False
+) -> list[tuple[int, ...]]:
+    """Tokenise texts with no special tokens added.
+
+    `continuing` texts follow another one: a tokenizer that puts a space before whatever it is given (SentencePiece, as
+    of Llama 2 and Mistral) puts none there. In `plain` ones no special token is recognised: a response that says
+    "</s>" has not ended.
+    """
     if not texts:
         return []
-    encoded = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-    return [tuple(ids) for ids in encoded]
+    with _tokenizing:
+        head = _head(tokenizer) if continuing else ""
+        given = [head, *(head + text for text in texts)] if head else list(texts)
+        encoded = tokenizer(given, add_special_tokens=False, split_special_tokens=plain, verbose=False)["input_ids"]
+        if not head:
+            return [tuple(ids) for ids in encoded]
+        before, *whole = encoded
+        # Where the head melts into what follows, the text is taken as it stands.
+        alone = [text for text, ids in zip(texts, whole, strict=True) if ids[: len(before)] != before]
+        rest = iter(
+            tokenizer(alone, add_special_tokens=False, split_special_tokens=plain, verbose=False)["input_ids"]
+            if alone
+            else ()
+        )
+        return [tuple(ids[len(before) :] if ids[: len(before)] == before else next(rest)) for ids in whole]
+
+
+_tokenizing = threading.Lock()
+"""Whether special tokens are split is a state of the tokenizer, not of a call."""
+
+
+def _head(tokenizer: Any) -> str:
+    """Return a text to put first where the tokenizer begins every text with a space: a line break; else nothing."""
+    line, one, both = tokenizer(["\n", "a", "\na"], add_special_tokens=False)["input_ids"]
+    return "\n" if both[: len(line)] == line and both[len(line) :] != one else ""
 
 
 def encode(anchor: tuple[int, ...], context: tuple[int, ...], target: tuple[int, ...], max_length: int) -> Encoded:
@@ -73,3 +109,23 @@ def encode(anchor: tuple[int, ...], context: tuple[int, ...], target: tuple[int,
         context_lost=len(context) - len(kept_context),
         context_gone=bool(context) and not kept_context,
     )
+
+
+def encode_both(
+    anchor: tuple[int, ...], context: tuple[int, ...], target: tuple[int, ...], max_length: int
+) -> tuple[Encoded, Encoded]:
+    """Join a target with its context and with none: the target's ids are the same in both.
+
+    A target that doesn't fit alone loses its end in both, so much of it that up to a quarter of `max_length` is left
+    for its context: with no context at all, the two would be one.
+    """
+    unpredicted = 0 if anchor else 1  # without an anchor nothing says how likely the first token is, so none may count
+    room = max_length - len(anchor)
+    kept = target
+    if len(target) > room:
+        kept = target[: room - min(len(context), max_length // 4)]
+    first, rest = kept[:unpredicted], kept[unpredicted:]
+    conditional, direct = (encode(anchor, before + first, rest, max_length) for before in (context, ()))
+    cut = len(kept) < len(target)
+    gone = bool(context) and conditional.context_lost == len(context)  # without an anchor `first` is left of it
+    return replace(conditional, truncated=cut, context_gone=gone), replace(direct, truncated=cut)

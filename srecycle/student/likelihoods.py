@@ -1,17 +1,20 @@
 """The stage that asks the student how likely each version of each row is (sections 3.1 and 3.2 of the paper).
 
 In: versions. Out: `likelihoods.parquet`, one line a usable version, in version order. Identity: the student, its
-template, how the scorer reads, and the versions' keys; the batches' token budget is not.
+template, how the scorer reads, and the versions' keys. The batches' token budget is not: it is found once, kept with
+the plan until the stage is done, and told in the provenance.
 """
 
 import math
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,24 +24,33 @@ from srecycle.engine import Engine
 from srecycle.progress import say
 from srecycle.reflection import Reflect
 from srecycle.reflection.versions import version_table
-from srecycle.rows import LIKELIHOOD_SCHEMA, OK, Likelihood, Turn, to_table
+from srecycle.rows import LIKELIHOOD_SCHEMA, OK, Likelihood, to_table
 from srecycle.scorer import Scorer
 from srecycle.stage import Metrics, Stage, Work
-from srecycle.student.encoding import Encoded, anchor_ids, anchor_name, encode, token_ids
+from srecycle.student.encoding import Encoded, anchor_name
 from srecycle.student.model import Loaded, Student
-from srecycle.student.template import PromptTemplate
+from srecycle.student.reading import Line, Reading, read
+from srecycle.student.template import Template
 
-Line = dict[str, Any]
+if TYPE_CHECKING:
+    from srecycle.student.inference import Inference, TokenLosses
 
 
 @component
 class Likelihoods(Stage):
-    """Computes L(y|x), L(y), L(x|y') and L(x) of every usable version of `rows` (where given) and `reflections`."""
+    """Computes L(y|x), L(y), L(x|y') and L(x) of every usable version of `rows` (where given) and `reflections`.
+
+    `trained_in` is the template of training where that is another one than `template`: scores then tell how hard a
+    sample is in a format that the student will not see, which is said and stands in the record.
+    """
+
+    revision: ClassVar[int] = 2
 
     rows: Source | None = None
     reflections: tuple[Reflect, ...] = ()
     student: Student
-    template: PromptTemplate
+    template: Template
+    trained_in: Template | None = None
     scorer: Scorer
     engine: Engine = runtime()
 
@@ -55,115 +67,154 @@ class Likelihoods(Stage):
         """Score all versions, a row's versions together."""
         versions = version_table(work, self.rows, self.reflections).to_pylist()
         rows = [list(lines) for _, lines in groupby(versions, key=itemgetter("id"))]
-        loaded = self.student.load()
+        if self.trained_in is not None:
+            say("  warning: the student is scored in another template than it is trained in")
+        inference = self.inference(self.student.load(), work)
         started = time.monotonic()
 
         def score(shard: Sequence[Sequence[Line]]) -> pa.Table:
             usable = [line for lines in shard for line in lines if line["status"] == OK]
-            return to_table(self.likelihoods(loaded, usable), LIKELIHOOD_SCHEMA)
+            return to_table(self.likelihoods(inference, usable), LIKELIHOOD_SCHEMA)
 
-        table = self.engine.map_shards(self.name, rows, score, work.scratch)
+        def rate() -> str:
+            return f"{inference.read_tokens / (time.monotonic() - started):,.0f} tokens/s"
+
+        table = self.engine.map_shards(self.name, rows, score, work.scratch, rate)
         work.write("likelihoods", table)
         seconds = time.monotonic() - started
-        work.notes.update(batch_tokens=self.scorer.batch_tokens, rows_per_second=round(len(rows) / seconds, 2))
-        above_one = _share_above_one(table)
-        if above_one is not None and above_one > 0.5:
-            say(
-                f"  warning: IFD is above 1 for {above_one:.0%} of the versions: their instructions make responses "
-                "less likely to this student; is template=NAME the format that it was trained on?"
-            )
+        work.notes.update(
+            batch_tokens=inference.batch_tokens,
+            out_of_memory_splits=inference.splits,
+            shared_prefixes=inference.shares,
+            rows_per_second=round(len(rows) / seconds, 2),
+            tokens_per_second=round(inference.read_tokens / seconds, 1),
+        )
+        _warn(table)
         statuses = Counter(table["status"].to_pylist())
         return {
             "versions": len(table),
-            "ifd_above_one_share": above_one,
-            "context_truncated": sum(table["context_truncated"].to_pylist()),
-            "anchor": anchor_name(loaded.tokenizer),
+            "ifd_above_one_share": _share_above_one(table),
+            "context_truncated": pc.sum(table["context_truncated"]).as_py() or 0,
+            "target_truncated": pc.sum(table["target_truncated"]).as_py() or 0,
+            "anchor": anchor_name(inference.loaded.tokenizer),
+            "scored_in_another_template": self.trained_in is not None,
             **{f"status/{status}": count for status, count in sorted(statuses.items())},
         }
 
-    def likelihoods(self, loaded: Loaded, lines: Sequence[Line]) -> Iterable[Likelihood]:
-        """Return the likelihoods of usable versions (with instruction, input, response and history), in order."""
-        scored = [index for index, line in enumerate(lines) if _reason(line) is None]
-        sequences = self._sequences(loaded, [lines[index] for index in scored])
-        losses = iter(_mean_losses(loaded, sequences, self.scorer.batch_tokens))
-        four = {index: tuple(next(losses) for _ in range(4)) for index in scored}
-        encoded = {index: sequences[4 * place : 4 * place + 4] for place, index in enumerate(scored)}
-        for index, line in enumerate(lines):
-            yield _likelihood(line, _reason(line), four.get(index), encoded.get(index))
+    def inference(self, loaded: Loaded, work: Work | None = None) -> "Inference":
+        """Return what computes token losses; with the budget that this work began with, where it is resumed."""
+        from srecycle.student.inference import Inference, found_budget  # imports torch, which planning must not
 
-    def _sequences(self, loaded: Loaded, lines: Sequence[Line]) -> list[Encoded]:
-        """Encode four sequences a line: y after x, y alone, x after y', x alone."""
-        tokenizer = loaded.tokenizer
-        template, anchor = self.template, anchor_ids(tokenizer)
-        eos = (tokenizer.eos_token_id,) if self.scorer.score_eos and tokenizer.eos_token_id is not None else ()
-        forward, backward, responses, instructions = (
-            token_ids(tokenizer, texts)
-            for texts in (
-                [template.prompt(line["instruction"], line["input"], _turns(line)) for line in lines],
-                [template.prompt(self.scorer.request(line["response"])) for line in lines],
-                [template.completion(line["response"]) for line in lines],
-                [template.completion(template.whole_instruction(line["instruction"], line["input"])) for line in lines],
-            )
-        )
-        # Without an anchor L(y) can't say how likely y's first token is, so L(y|x) must not count it either.
-        unpredicted = 0 if anchor else 1
-        return [
-            encode(anchor, context + target[:unpredicted], (*target[unpredicted:], *eos), loaded.max_length)
-            for place in range(len(lines))
-            for context, target in (
-                (forward[place], responses[place]),
-                ((), responses[place]),
-                (backward[place], instructions[place]),
-                ((), instructions[place]),
-            )
+        budget = self.scorer.batch_tokens
+        if work is not None:
+            budget = work.planned("batch_tokens", lambda: budget or found_budget(loaded))
+        budget = budget or found_budget(loaded)
+        return Inference(loaded, budget, share=self.scorer.share_prefixes, compiled=self.scorer.compile)
+
+    def likelihoods(self, inference: "Inference", lines: Sequence[Line]) -> Iterator[Likelihood]:
+        """Return the likelihoods of usable versions (with instruction, input, response and history), in order.
+
+        Threads may call this at the same time: one computes while others tokenise and write.
+        """
+        wording = self.template.bound(inference.loaded.tokenizer)
+        readings = read(inference.loaded, wording, self.scorer, lines)
+        reasons = [one if isinstance(one, str) else one.reason for one in readings]
+        sequences = [
+            sequence
+            for one, reason in zip(readings, reasons, strict=True)
+            if isinstance(one, Reading) and reason is None
+            for sequence in one.sequences
         ]
+        with _computing:
+            losses = iter(inference.token_losses(sequences, [number % 4 == 0 for number in range(len(sequences))]))
+        for line, one, reason in zip(lines, readings, reasons, strict=True):
+            four = None if reason else tuple(next(losses) for _ in range(4))
+            yield self._likelihood(inference, line, one, reason, four)
+
+    def _likelihood(
+        self,
+        inference: "Inference",
+        line: Line,
+        reading: Reading | str,
+        reason: str | None,
+        four: "tuple[TokenLosses | None, ...] | None",
+    ) -> Likelihood:
+        facts = _facts(reading)
+        values: dict[str, Any] = dict.fromkeys(("loss_y_given_x", "loss_y", "loss_x_given_y", "loss_x"))
+        found = [one for one in four or () if one is not None]
+        if reason is None and len(found) < 4:
+            reason = "out_of_memory"
+        elif reason is None:
+            values = dict(zip(values, (one.mean for one in found), strict=True))
+            assert isinstance(reading, Reading)
+            values["shift_y"] = _shift(reading, found, self.scorer.s_ifd_share)
+            ranks = found[0].ranks
+            assert ranks is not None
+            values["rank_y_given_x"] = float(np.minimum(ranks, self.scorer.rank_clip).astype(np.float64).mean())
+            if not all(value is None or math.isfinite(value) for value in values.values()):
+                values, reason = dict.fromkeys(values), "non_finite"
+        if reason is None and self.scorer.token_losses and isinstance(reading, Reading):
+            values |= _token_columns(inference.loaded, reading, found)
+        return Likelihood(id=line["id"], version=line["version"], status=reason or OK, **(facts | values))
+
+
+_computing = threading.Lock()
+"""One batch at a time: two at once would share the device, and its memory, for nothing."""
+
+
+def _facts(reading: Reading | str) -> dict[str, Any]:
+    if isinstance(reading, str):
+        return {"tokens_y": 0, "tokens_x": 0, "context_truncated": False, "target_truncated": False}
+    return {
+        "tokens_y": reading.y_given_x.target_tokens,
+        "tokens_x": reading.x_given_y.target_tokens,
+        "context_truncated": any(one.context_lost > 0 for one in reading.sequences),
+        "target_truncated": any(one.truncated for one in reading.sequences),
+    }
+
+
+def _shift(reading: Reading, found: "Sequence[TokenLosses]", share: float) -> float | None:
+    """Return the mean of L(y_t|x) - L(y_t) over the share of tokens that x moves most, either way (arXiv:2506.01317).
+
+    None where the two readings hold different tokens (`compat: reference` may cut them apart).
+    """
+    if reading.y_given_x.target != reading.y.target:
+        return None
+    y_given_x, y = (one.losses.astype(np.float64) for one in found[:2])
+    shift = y_given_x - y
+    count = math.ceil(share * len(shift))
+    return float(shift[np.argsort(-np.abs(shift), kind="stable")[:count]].mean())
+
+
+def _token_columns(loaded: Loaded, reading: Reading, found: "Sequence[TokenLosses]") -> dict[str, Any]:
+    y_given_x, y, x_given_y, x = (tuple(one.losses.tolist()) for one in found)
+    return {
+        "y_tokens": _token_texts(loaded, reading.y_given_x),
+        "y_given_x_token_losses": y_given_x,
+        "y_token_losses": y,
+        "x_tokens": _token_texts(loaded, reading.x_given_y),
+        "x_given_y_token_losses": x_given_y,
+        "x_token_losses": x,
+    }
+
+
+def _token_texts(loaded: Loaded, sequence: Encoded) -> tuple[str, ...]:
+    return tuple(loaded.tokenizer.batch_decode([[token] for token in sequence.target]))
+
+
+def _warn(table: pa.Table) -> None:
+    """Say what in a finished scoring should make somebody look again."""
+    above_one = _share_above_one(table)
+    if above_one is not None and above_one > 0.5:
+        say(
+            f"  warning: IFD is above 1 for {above_one:.0%} of the versions: their instructions make responses "
+            "less likely to this student; is template=NAME the format that it was trained on?"
+        )
+    if too_large := table["status"].to_pylist().count("out_of_memory"):
+        say(f"  warning: {too_large} versions alone are too long for this device's memory, and have no scores")
 
 
 def _share_above_one(table: pa.Table) -> float | None:
     """Return the share of scored versions with IFD > 1, or None where nothing was scored."""
     higher = pc.greater(table["loss_y_given_x"], table["loss_y"]).drop_null()
     return float(pc.mean(higher).as_py()) if len(higher) else None
-
-
-def _mean_losses(loaded: Loaded, sequences: Sequence[Encoded], batch_tokens: int) -> list[float]:
-    from srecycle.student.inference import mean_losses  # imports torch, which planning must not
-
-    scorable = [sequence for sequence in sequences if sequence.target_tokens > 0]
-    losses = iter(mean_losses(loaded, scorable, batch_tokens))
-    return [next(losses) if sequence.target_tokens > 0 else math.nan for sequence in sequences]
-
-
-def _reason(line: Line) -> str | None:
-    if not line["response"].strip():
-        return "empty_response"
-    return "empty_instruction" if not line["instruction"].strip() else None
-
-
-def _turns(line: Line) -> tuple[Turn, ...]:
-    return tuple(Turn(**turn) for turn in line["history"])
-
-
-def _likelihood(
-    line: Line, reason: str | None, losses: tuple[float, ...] | None, sequences: Sequence[Encoded] | None
-) -> Likelihood:
-    tokens_y = sequences[0].target_tokens if sequences else 0
-    tokens_x = sequences[2].target_tokens if sequences else 0
-    if reason is None and (tokens_y == 0 or tokens_x == 0):
-        reason = "too_short"
-    elif reason is None and any(sequence.context_gone for sequence in sequences or ()):
-        reason = "too_long"
-    elif reason is None and (losses is None or not all(math.isfinite(loss) for loss in losses)):
-        reason = "non_finite"
-    usable = losses if reason is None and losses is not None else (None, None, None, None)
-    return Likelihood(
-        id=line["id"],
-        version=line["version"],
-        status=reason or OK,
-        loss_y_given_x=usable[0],
-        loss_y=usable[1],
-        loss_x_given_y=usable[2],
-        loss_x=usable[3],
-        tokens_y=tokens_y,
-        tokens_x=tokens_x,
-        context_truncated=any(sequence.context_lost > 0 for sequence in sequences or ()),
-    )

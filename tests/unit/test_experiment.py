@@ -23,7 +23,7 @@ from srecycle.selector.never import Never
 from srecycle.selector.random import Random
 from srecycle.selector.reversed_ifd import ReversedIFD
 from srecycle.store import Store
-from srecycle.student import PromptTemplate, Student
+from srecycle.student import Likelihoods, PromptTemplate, Student
 from srecycle.teacher.openai import OpenAITeacher
 from srecycle.teacher.scripted import ScriptedTeacher
 from srecycle.tracker.jsonl import JsonlTracker
@@ -32,6 +32,7 @@ from srecycle.trainer import NoTrainer
 PAPER = {"instruction": IFD(), "response": ReversedIFD()}
 NEVER = {"instruction": Never(), "response": Never()}
 ALL = {"instruction": Always(), "response": Always()}
+SCORED = ["source", "reflect_instruction", "reflect_response", "likelihoods", "scores"]
 END = ["select_instruction", "select_response", "assemble", "train", "evaluate/none"]
 
 
@@ -71,9 +72,9 @@ def parts(tmp_path: Path, tiny_models: Mapping[str, Path]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({}, ["source", "reflect_instruction", "reflect_response", "likelihoods", *END]),
+        ({}, [*SCORED, *END]),
         ({"selector": NEVER}, ["source", *END]),
-        ({"selector": NEVER, "keep": {"ifd": IFDMax()}}, ["source", "likelihoods", *END]),
+        ({"selector": NEVER, "keep": {"ifd": IFDMax()}}, ["source", "likelihoods", "scores", *END]),
         ({"selector": ALL}, ["source", "reflect_instruction", "reflect_response", *END]),
         (
             {"reflection": _wording("chosen")},
@@ -84,6 +85,7 @@ def parts(tmp_path: Path, tiny_models: Mapping[str, Path]) -> dict[str, Any]:
                 "select_instruction",
                 "reflect_response",
                 "likelihoods_response",
+                "scores",
                 *END[1:],
             ],
         ),
@@ -105,12 +107,74 @@ def test_plan_lists_the_stages_that_are_needed(
         assert all(one in stages[:place] for one in stage.inputs)
 
 
+@pytest.mark.parametrize(
+    ("fields", "until", "expected"),
+    [
+        ({}, "scores", SCORED),
+        ({}, "select_instruction", [*SCORED, "select_instruction"]),
+        ({}, "assemble", [*SCORED, *END[:3]]),
+        ({}, "evaluate/none", [*SCORED, *END]),
+        ({"selector": NEVER}, "scores", ["source", "likelihoods", "scores"]),
+        ({"selector": NEVER}, "likelihoods", ["source", "likelihoods"]),
+        ({"selector": NEVER}, "assemble", ["source", *END[:3]]),
+        ({"selector": NEVER, "reflection": _wording("chosen")}, "scores", None),
+        ({"reflection": _wording("chosen")}, "select_instruction", ["source", "reflect_instruction", "likelihoods"]),
+    ],
+)
+def test_plan_until_a_stage_ends_with_it(
+    parts: dict[str, Any], fields: dict[str, Any], until: str, expected: list[str] | None
+) -> None:
+    whole = Experiment(**(parts | fields)).plan()
+    plan = Experiment(**(parts | fields | {"until": until})).plan()
+    assert list(plan)[-1] == until
+    if expected is not None:
+        assert [name for name in plan if name != until] == [name for name in expected if name != until]
+    if until in whole:
+        assert all(plan[name].key == whole[name].key for name in plan if name in whole)
+    for place, stage in enumerate(plan.values()):
+        assert all(one in list(plan.values())[:place] for one in stage.inputs)
+
+
+def test_plan_until_an_unknown_stage_names_those_that_there_are(parts: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"until=training is no stage.*source, .*assemble, train"):
+        Experiment(**parts, until="training").plan()
+
+
+def test_plan_scoring_template_is_the_one_asked_in_and_training_keeps_its_own(parts: dict[str, Any]) -> None:
+    other = PromptTemplate(user="Q {instruction}", user_with_input="Q {instruction} {input}")
+    plain, apart, same = (
+        Experiment(**parts, scoring_template=template).plan() for template in (None, other, parts["template"])
+    )
+    likelihoods = apart["likelihoods"]
+    assert isinstance(likelihoods, Likelihoods) and likelihoods.template == other
+    assert likelihoods.trained_in == parts["template"]
+    assert apart["train"].template == parts["template"]  # type: ignore[attr-defined]
+    assert plain["likelihoods"].trained_in is None  # type: ignore[attr-defined]
+    assert same["likelihoods"].key == plain["likelihoods"].key != apart["likelihoods"].key
+
+
+def test_run_in_another_scoring_template_says_so_in_log_and_record(
+    parts: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = PromptTemplate(user="Q {instruction}", user_with_input="Q {instruction} {input}")
+    told = []
+    for template in (other, None):
+        experiment = Experiment(**parts | {"selector": NEVER}, scoring_template=template, until="likelihoods")
+        run(experiment, {}, [])
+        stage = experiment.plan()["likelihoods"]
+        found = Store(experiment.store).find(stage.name, stage.key)
+        assert found is not None
+        warned = "scored in another template than it is trained in" in capsys.readouterr().err
+        told.append((warned, found.metrics["scored_in_another_template"], found.metrics["anchor"]))
+    assert told == [(True, True, "bos"), (False, False, "bos")]
+
+
 def test_plan_another_selector_shares_replies_and_likelihoods(parts: dict[str, Any]) -> None:
     one, other = (
         Experiment(**(parts | {"selector": selector})).plan() for selector in (PAPER, {**PAPER, "response": IFD()})
     )
     same = [label for label in one if one[label].key == other[label].key]
-    assert same == ["source", "reflect_instruction", "reflect_response", "likelihoods", "select_instruction"]
+    assert same == [*SCORED, "select_instruction"]
 
 
 def test_plan_chosen_reflects_on_what_was_chosen(parts: dict[str, Any]) -> None:
@@ -140,8 +204,8 @@ def _decided(parts: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_run_second_time_hits_everything_and_tells_as_much(parts: dict[str, Any]) -> None:
     first, second = (_told(run(Experiment(**parts), {"teacher": "scripted"}, ["x=1"])) for _ in range(2))
-    assert [stage["how"] for stage in first["stages"]] == ["run"] * 9
-    assert [stage["how"] for stage in second["stages"]] == ["hit"] * 9
+    assert [stage["how"] for stage in first["stages"]] == ["run"] * 10
+    assert [stage["how"] for stage in second["stages"]] == ["hit"] * 10
     assert first["metrics"] == second["metrics"]
     assert first["metrics"]["source/rows"] == 6
     assert (first["status"], first["choices"], first["overrides"]) == ("finished", {"teacher": "scripted"}, ["x=1"])

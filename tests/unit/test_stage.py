@@ -112,6 +112,18 @@ def test_key_changes_with_inputs_and_not_with_runtime_fields(tmp_path: Path) -> 
     assert Double(inputs_of=(one,)).payload["inputs_of"] == [{"stage": "count", "key": one.key}]
 
 
+def test_planned_number_is_decided_once_while_the_work_lasts(store: Store, tmp_path: Path) -> None:
+    decided = iter([64, 2048, 3])
+    (tmp_path / "scratch").mkdir()
+    first, resumed = (Work(store=store, folder=tmp_path, scratch=tmp_path / "scratch") for _ in range(2))
+    assert first.planned("batch_tokens", lambda: next(decided)) == 64
+    assert resumed.planned("batch_tokens", lambda: next(decided)) == 64
+    assert resumed.planned("other", lambda: next(decided)) == 2048
+    (tmp_path / "elsewhere").mkdir()
+    anew = Work(store=store, folder=tmp_path, scratch=tmp_path / "elsewhere")
+    assert anew.planned("batch_tokens", lambda: next(decided)) == 3
+
+
 def test_inputs_are_the_stages_in_the_fields(tmp_path: Path) -> None:
     one, other = Count(diary=tmp_path), Count(to=9, diary=tmp_path)
     assert Double(inputs_of=(one,), other=other).inputs == (one, other)

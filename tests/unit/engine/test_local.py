@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from srecycle import progress
 from srecycle.engine.local import LocalEngine
 from srecycle.store import write_table
 
@@ -37,6 +38,13 @@ def _failing(at: int, seen: list[Sequence[int]] | None = None) -> Callable[[Sequ
         return _squares(shard)
 
     return function
+
+
+def _wait_for_shards_under_way() -> None:
+    """A failure doesn't wait for them."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("ThreadPoolExecutor"):
+            thread.join(timeout=10)
 
 
 def test_map_shards_returns_all_items_in_order(tmp_path: Path) -> None:
@@ -72,6 +80,7 @@ def test_map_shards_interrupted_goes_on_with_what_is_left(tmp_path: Path, worker
     scratch = _scratch(tmp_path, "scratch")
     with pytest.raises(RuntimeError, match="no 17"):
         LocalEngine(shard_rows=5, workers=workers).map_shards("t", ITEMS, _failing(17), scratch)
+    _wait_for_shards_under_way()
     finished = {path.name for path in scratch.glob("shard-*")}
     assert {f"shard-{number:06d}.parquet" for number in range(3)} <= finished
     assert "shard-000003.parquet" not in finished
@@ -80,6 +89,17 @@ def test_map_shards_interrupted_goes_on_with_what_is_left(tmp_path: Path, worker
     assert len(seen) == 5 - len(finished)
     whole = LocalEngine(shard_rows=5).map_shards("t", ITEMS, _squares, _scratch(tmp_path, "whole"))
     assert _bytes(tmp_path, resumed) == _bytes(tmp_path, whole)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_map_shards_shows_the_detail_of_its_caller(
+    tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.0)
+    engine = LocalEngine(shard_rows=5, workers=workers)
+    engine.map_shards("likelihoods", ITEMS, _squares, tmp_path, lambda: "55 tokens/s")
+    told = capsys.readouterr().err
+    assert "likelihoods: 23/23 rows" in told and ", 55 tokens/s, about 0 s left" in told
 
 
 def test_map_shards_plan_stands_when_shard_rows_changes(tmp_path: Path) -> None:

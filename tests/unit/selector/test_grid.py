@@ -22,7 +22,7 @@ def _version(identifier: str, version: str, status: str = "ok") -> dict[str, Any
 
 def _likelihood(identifier: str, version: str, loss: float | None, status: str = "ok") -> dict[str, Any]:
     losses = dict.fromkeys(("loss_y", "loss_x_given_y", "loss_x"), None if loss is None else 1.0)
-    counts = {"tokens_y": 1, "tokens_x": 1, "context_truncated": False}
+    counts = {"tokens_y": 1, "tokens_x": 1, "context_truncated": False, "target_truncated": False}
     return {"id": identifier, "version": version, "status": status, "loss_y_given_x": loss, **losses, **counts}
 
 
@@ -68,6 +68,6 @@ def test_version_grid_says_why_a_cell_has_no_score() -> None:
     assert all(cells["a", version][3] is None for version in VERSIONS[1:])
 
 
-def test_version_grid_overflow_has_a_reason_of_its_own() -> None:
+def test_version_grid_overflow_is_missing_though_its_likelihoods_are_ok() -> None:
     cells = _grid([_version("a", "original")], [_likelihood("a", "original", 2000.0)])
-    assert cells["a", "original"] == (True, "ok", "non_finite", None)
+    assert cells["a", "original"] == (True, "ok", "ok", None)

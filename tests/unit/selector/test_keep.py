@@ -36,6 +36,12 @@ def test_below_missing_score_is_refused_with_its_reason(kind: type[IFDMax], name
     assert kind(below=1e9).reasons(_chosen([math.nan, 0.5], status)).tolist() == [f"{name}_{status}", ""]
 
 
+@pytest.mark.parametrize(("kind", "name"), KINDS)
+def test_below_score_that_overflowed_is_refused_as_non_finite(kind: type[IFDMax], name: str) -> None:
+    """Its likelihoods are ok, and their ratio is no number: that is the reason, and not `ok`."""
+    assert kind(below=1e9).reasons(_chosen([math.nan, 0.5], "ok")).tolist() == [f"{name}_non_finite", ""]
+
+
 @pytest.mark.parametrize("limit", [0, -1, math.nan, math.inf])
 def test_below_limit_without_meaning_is_refused(limit: float) -> None:
     with pytest.raises(ValidationError):

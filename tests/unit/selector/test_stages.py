@@ -1,6 +1,7 @@
 """Select and Assemble over a hand-made store: one decision a row, and every row in the training table."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from srecycle.data import Source
 from srecycle.data.alpaca import Alpaca
 from srecycle.engine.local import LocalEngine
 from srecycle.reflection import Reflect, Reflection
-from srecycle.rows import LIKELIHOOD_SCHEMA
-from srecycle.scorer import Scorer
-from srecycle.selector import Assemble, Keep, Select, Selector
+from srecycle.rows import LIKELIHOOD_SCHEMA, VERSIONS
+from srecycle.scorer import LIKELIHOODS, Scorer
+from srecycle.scorer.scorer import SCORES
+from srecycle.selector import Assemble, Keep, Score, Select, Selector
 from srecycle.selector.always import Always
 from srecycle.selector.ifd import IFD
 from srecycle.selector.keep import IFDMax, KeepAll, ResponseReflectedOnly, ReversedIFDMax
@@ -28,7 +30,8 @@ from srecycle.teacher.replay import ReplayTeacher
 ROWS = 5
 # (loss_y_given_x, loss_x_given_y) of each version; L(y) and L(x) are 1, so IFD < 1 means below 1. Row 2's teacher
 # wrote no new instruction, row 3's no better response, and row 4's original has no likelihood.
-LOSSES: Mapping[tuple[int, str], tuple[float, float] | str] = {
+Losses = Mapping[tuple[int, str], tuple[float, float] | str]
+LOSSES: Losses = {
     (0, "original"): (0.5, 0.5),
     (0, "instruction"): (0.6, 0.5),
     (0, "response"): (0.5, 0.1),
@@ -51,7 +54,8 @@ LOSSES: Mapping[tuple[int, str], tuple[float, float] | str] = {
 class Bench:
     """Real source and reflections of five rows, and the likelihoods above."""
 
-    def __init__(self, root: Path, model: Path) -> None:
+    def __init__(self, root: Path, model: Path, losses: Losses = LOSSES) -> None:
+        self.losses = losses
         self.store = Store(root / "store")
         rows = [{"instruction": f"i{n}", "output": f"r{n}" if n != 4 else ""} for n in range(ROWS)]
         (root / "rows.json").write_text(json.dumps(rows))
@@ -107,11 +111,11 @@ class Bench:
     def _put_likelihoods(self) -> None:
         names = ("loss_y_given_x", "loss_y", "loss_x_given_y", "loss_x")
         lines = []
-        for (row, version), losses in LOSSES.items():
+        for (row, version), losses in self.losses.items():
             known = not isinstance(losses, str)
             values = (losses[0], 1.0, losses[1], 1.0) if known else (None,) * 4
             status = "ok" if known else losses
-            counts = {"tokens_y": 1, "tokens_x": 1, "context_truncated": False}
+            counts = {"tokens_y": 1, "tokens_x": 1, "context_truncated": False, "target_truncated": False}
             line = {"id": self.ids[row], "version": version, "status": status, **counts}
             lines.append(line | dict(zip(names, values, strict=True)))
         stage = self.likelihoods
@@ -181,6 +185,18 @@ def test_select_tie_is_a_setting(bench: Bench) -> None:
     assert bench.decided(second)[2] == ("response", "response", "tie")
 
 
+def test_select_score_that_overflowed_is_non_finite(tmp_path: Path, tiny_models: Mapping[str, Path]) -> None:
+    """Its likelihoods are ok, but their ratio is no number: neither side of such a pair can win by it."""
+    losses = dict(LOSSES) | {(0, "instruction"): (2000.0, 0.5), (1, "original"): (2000.0, 0.5)}
+    bench = Bench(tmp_path, tiny_models["llama"], losses)
+    assert bench.decided(bench.select("instruction", IFD()))[:2] == [
+        ("instruction", "original", "challenger_non_finite"),
+        ("instruction", "original", "incumbent_non_finite"),
+    ]
+    kept = bench.assemble(bench.select("response", Never()), {"ifd": IFDMax()}).table("training")
+    assert kept["reason"].to_pylist()[1] == "ifd_non_finite"
+
+
 def test_select_decisions_hold_values_and_margin(bench: Bench) -> None:
     table = bench.store_of(_paper(bench)).table("decisions").to_pylist()
     assert table[0]["incumbent_value"] == pytest.approx(0.6065306597, rel=1e-9)
@@ -219,6 +235,44 @@ def test_assemble_keeps_every_row_with_its_version_and_reason(bench: Bench) -> N
     assert made.metrics["kept"] == 1 and made.metrics["rows"] == 5
     assert sum(value for name, value in made.metrics.items() if name.startswith("refused/")) == 4
     assert sum(value for name, value in made.metrics.items() if name.startswith("taken/")) == 5
+
+
+def test_score_writes_every_version_with_its_scores_or_its_reason(bench: Bench) -> None:
+    stage = Score(rows=bench.source, reflections=bench.reflections, likelihoods=(bench.likelihoods,))
+    made = materialize(stage, bench.store).artifact
+    lines = made.table("scores").to_pylist()
+    status = {(bench.ids.index(line["id"]), line["version"]): line["status"] for line in lines}
+    assert status == {
+        (row, version): "ok" if known != "empty_response" else known
+        for row in range(ROWS)
+        for version, known in (
+            (version, LOSSES.get((row, version), "none")) for version in ("original", "instruction", "response", "both")
+        )
+        if known != "none"
+    } | {
+        **{(2, "instruction"): "not_recorded", (2, "both"): "base_unusable"},
+        **{(3, "response"): "not_recorded", (3, "both"): "not_recorded"},
+    }
+    places = [(line["position"], VERSIONS.index(line["version"])) for line in lines]
+    assert places == sorted(places) and [row for row, _ in places] == [bench.ids.index(line["id"]) for line in lines]
+    for line in lines:
+        losses = LOSSES.get((line["position"], line["version"]))
+        if line["status"] != "ok":
+            assert [line[name] for name in (*LIKELIHOODS, *SCORES)] == [None] * 14
+            continue
+        assert isinstance(losses, tuple)
+        assert (line["loss_y_given_x"], line["loss_x_given_y"], line["tokens_y"]) == (*losses, 1)
+        assert (line["ifd"], line["r_ifd"]) == pytest.approx((math.exp(losses[0] - 1), math.exp(losses[1] - 1)))
+        assert line["grape"] == -losses[0]
+        assert (line["shift_y"], line["s_ifd"], line["rank_y_given_x"], line["rank_surprisal"]) == (None,) * 4
+    texts = {(line["position"], line["version"]): (line["instruction"], line["response"]) for line in lines}
+    assert texts[0, "both"] == ("I0", "BB0") and texts[1, "original"] == ("i1", "r1")
+    assert made.metrics == {
+        "scored": 15,
+        "status/base_unusable": 1,
+        "status/empty_response": 1,
+        "status/not_recorded": 3,
+    }
 
 
 def test_assemble_keep_all_keeps_all(bench: Bench) -> None:
