@@ -4,35 +4,39 @@ from collections.abc import Iterator, Mapping
 
 from srecycle.config import InputPath, component
 from srecycle.data.base import Data, Sample
-from srecycle.data.files import records, text
+from srecycle.data.files import records, reference, require_column, text
 from srecycle.digest import file_digest
-from srecycle.errors import UserError
 
 
 @component
 class Alpaca(Data):
-    """An Alpaca-format file: a JSON array, JSON Lines or parquet. Column names are settings."""
+    """An Alpaca-format file: a JSON array, JSON Lines or parquet. Column names are settings.
+
+    `reference_field` names the column of answers known to be right, where there is one; records may lack it.
+    """
 
     path: InputPath
     instruction: str = "instruction"
     input: str = "input"
     output: str = "output"
+    reference_field: str | None = None
 
     def samples(self) -> Iterator[Sample]:
         """Yield the file's samples, texts exactly as they stand."""
-        has_inputs, columns = False, set[str]()
+        columns = set[str]()
         for number, record in enumerate(records(self.path)):
             place = f"{self.path}: record {number}"
-            has_inputs, columns = has_inputs or self.input in record, columns | record.keys()
+            columns |= record.keys()
             yield Sample(
                 instruction=text(record, self.instruction, place),
                 input=text(record, self.input, place, default=""),
                 response=text(record, self.output, place),
+                reference=reference(record, self.reference_field, place),
             )
-        if columns and not has_inputs and self.input != "input":
-            raise UserError(
-                f"{self.path} has no column {self.input!r} (data.input); it has {', '.join(sorted(columns))}"
-            )
+        # Columns that records may lack, but not all of them where the user named one.
+        named = {"input": self.input if self.input != "input" else None, "reference_field": self.reference_field}
+        for setting, column in named.items():
+            require_column(columns, column, setting, self.path)
 
     @property
     def description(self) -> str:

@@ -1,16 +1,21 @@
 """Samples in chat formats: OpenAI's `messages` (role, content) and ShareGPT's `conversations` (from, value).
 
-The last assistant message is the response, the user message before it the instruction, and all earlier messages the
-row's history: context for the student, never a target. A conversation that lacks one of the two gives a row with an
-empty text, which later stages keep and count with that reason.
+One turn of a conversation becomes the row: a user message (the instruction) and the assistant's answer to it (the
+response). All earlier messages are its history: context for the student, never a target. Later ones are left out and
+counted. `last` is where the conversation ends, answered or not; `first` and a number (from 1) count the answered user
+messages. A conversation without that turn gives a row with an empty text, which later stages keep and count with that
+reason.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from srecycle.config import InputPath, component
 from srecycle.data.base import Data, Sample
-from srecycle.data.files import records, text
+from srecycle.data.files import records, reference, require_column, text
 from srecycle.digest import file_digest
 from srecycle.errors import UserError
 from srecycle.rows import Turn
@@ -21,17 +26,29 @@ _ROLES = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "ass
 
 @component
 class Chat(Data):
-    """A chat-format file: JSON Lines, a JSON array, or parquet."""
+    """A chat-format file: JSON Lines, a JSON array, or parquet.
+
+    `turn` is the turn that becomes the row; `reference_field` names the column, beside the messages, of answers known
+    to be right, where there is one.
+    """
 
     path: InputPath
+    turn: Literal["last", "first"] | Annotated[int, Field(ge=1)] = "last"
+    reference_field: str | None = None
 
     def samples(self) -> Iterator[Sample]:
         """Yield one sample a conversation."""
+        columns = set[str]()
         for number, record in enumerate(records(self.path)):
-            turns = _turns(record, f"{self.path}: record {number}")
-            answer = turns.pop().content if turns and turns[-1].role == "assistant" else ""
-            question = turns.pop().content if turns and turns[-1].role == "user" else ""
-            yield Sample(instruction=question, input="", response=answer, history=tuple(turns))
+            place = f"{self.path}: record {number}"
+            columns |= record.keys()
+            turns = _turns(record, place)
+            known = reference(record, self.reference_field, place)
+            if self.turn == "last":
+                yield _last(turns, known)
+            else:
+                yield _answered(turns, 1 if self.turn == "first" else self.turn, known)
+        require_column(columns, self.reference_field, "reference_field", self.path)
 
     @property
     def description(self) -> str:
@@ -41,6 +58,34 @@ class Chat(Data):
     def resolved(self) -> Mapping[str, str]:
         """Identity is the file's content."""
         return {"path": file_digest(self.path)}
+
+
+def _last(turns: list[Turn], known: str) -> Sample:
+    """Return the turn that the conversation ends with."""
+    before = list(turns)
+    answer = before.pop().content if before and before[-1].role == "assistant" else ""
+    question = before.pop().content if before and before[-1].role == "user" else ""
+    return Sample(instruction=question, input="", response=answer, history=tuple(before), reference=known)
+
+
+def _answered(turns: list[Turn], number: int, known: str) -> Sample:
+    """Return the turn of the number-th (from 1) answered user message; without texts where there are not so many."""
+    places = [
+        place
+        for place, (turn, following) in enumerate(pairwise(turns))
+        if (turn.role, following.role) == ("user", "assistant")
+    ]
+    if number > len(places):
+        return Sample(instruction="", input="", response="", history=tuple(turns), reference=known)
+    place = places[number - 1]
+    return Sample(
+        instruction=turns[place].content,
+        input="",
+        response=turns[place + 1].content,
+        history=tuple(turns[:place]),
+        reference=known,
+        later_messages=len(turns) - place - 2,
+    )
 
 
 def _turns(record: dict[str, Any], place: str) -> list[Turn]:

@@ -51,6 +51,17 @@ def text(record: dict[str, Any], column: str, place: str, default: str | None = 
     return value
 
 
+def reference(record: dict[str, Any], column: str | None, place: str) -> str:
+    """Return a record's reference answer; "" where it has none, or where no column is named for it."""
+    return text(record, column, place, default="") if column is not None else ""
+
+
+def require_column(columns: set[str], column: str | None, setting: str, path: Path) -> None:
+    """Raise UserError where a named column stands in no record at all: the name is wrong."""
+    if columns and column is not None and column not in columns:
+        raise UserError(f"{path} has no column {column!r} (data.{setting}); it has {', '.join(sorted(columns))}")
+
+
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
     with path.open("rb") as stream:  # a text stream's decoding errors don't say where in the file they are
         for number, line in enumerate(stream, start=1):

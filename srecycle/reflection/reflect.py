@@ -1,12 +1,16 @@
 """The stage that asks the teacher (steps 1 and 3 of the method).
 
 In: rows, and for the response phase the new instructions. Out: `candidates.parquet`, one line for every row and every
-version that the phase could make of it, usable or with the reason why not; the raw reply is always kept.
+version that the phase could make of it, usable or with the reason why not (srecycle.rows.Candidate). Every reply is
+kept as it came, those after which the teacher was asked again too. Metrics are counted from that table and from the
+bases, never from the calls, so that a resumed stage has those of an unbroken one.
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
@@ -14,9 +18,11 @@ from srecycle.config import component, runtime
 from srecycle.data import Source
 from srecycle.engine import Engine
 from srecycle.progress import say
+from srecycle.reflection.bases import Base, bases
+from srecycle.reflection.criteria import scores
 from srecycle.reflection.parsing import Parsed, parse
 from srecycle.reflection.prompts import Reflection
-from srecycle.rows import CANDIDATE_SCHEMA, CHALLENGER, OK, Candidate, Phase, Row, Turn, Version, to_rows, to_table
+from srecycle.rows import CANDIDATE_SCHEMA, CHALLENGER, OK, Candidate, Phase, to_rows, to_table
 from srecycle.stage import Metrics, Stage, Work
 from srecycle.teacher import Ledger, Reply, Request, Teacher
 
@@ -24,21 +30,20 @@ _WORTH_A_WARNING = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Base:
-    """A version of a row that the teacher may be shown; `status` says why not, where it may not."""
+class Answered:
+    """A request with its reply, as read; `earlier` holds the replies after which it was asked again."""
 
-    row: Row
-    version: Version
-    instruction: str
-    input: str
-    response: str
-    history: tuple[Turn, ...] = ()
-    status: str = OK
+    request: Request
+    reply: Reply
+    parsed: Parsed
+    earlier: tuple[str, ...] = ()
 
 
 @component
 class Reflect(Stage):
     """Asks for one reflection a base. `chosen` restricts the response phase to what the student chose before."""
+
+    revision: ClassVar[int] = 2
 
     phase: Phase
     rows: Source
@@ -59,68 +64,32 @@ class Reflect(Stage):
 
     def run(self, work: Work) -> Metrics:
         """Ask, parse, and write the candidates."""
-        bases = self._bases(work)
+        shown = self._bases(work)
         usage: Counter[str] = Counter()
-        with Ledger(work.store.root / "ledger.sqlite") as ledger:
+        with Ledger(work.store.root / "ledger.sqlite") as ledger, _done_with(self.teacher):
+            if self.teacher.whole:  # every reply is in the ledger afterwards, where the shards find it
+                self._ask([self.request(base) for base in shown if base.status == OK], ledger, usage)
 
             def reflect(shard: Sequence[Base]) -> pa.Table:
-                replies = self.teacher.replies([self._request(base) for base in shard if base.status == OK], ledger)
-                usage.update(_usage(replies))
-                answers = iter(replies)
-                candidates = [self._candidate(base, next(answers) if base.status == OK else None) for base in shard]
+                asked = iter(self._ask([self.request(base) for base in shard if base.status == OK], ledger, usage))
+                candidates = [self._candidate(base, next(asked) if base.status == OK else None) for base in shard]
                 return to_table(candidates, CANDIDATE_SCHEMA)
 
-            candidates = self.engine.map_shards(self.name, bases, reflect, work.scratch)
+            candidates = self.engine.map_shards(self.name, shown, reflect, work.scratch)
         work.write("candidates", candidates)
         work.notes["calls"] = dict(usage)
         _warn(self.name, candidates)
-        statuses = Counter(zip(candidates["version"].to_pylist(), candidates["status"].to_pylist(), strict=True))
-        return {
-            "requests": sum(base.status == OK for base in bases),
-            **{f"{version}/{status}": count for (version, status), count in sorted(statuses.items())},
-        }
+        return self._metrics(shown, candidates)
 
-    def _bases(self, work: Work) -> list[Base]:
-        rows = to_rows(work.read(self.rows).table("rows"))
-        bases = [
-            Base(
-                row=row,
-                version="original",
-                instruction=row.instruction,
-                input=row.input,
-                response=row.response,
-                history=row.history,
-                status=OK if row.instruction.strip() else "empty_instruction",
-            )
-            for row in rows
-        ]
-        if self.instructions is not None:
-            by_id = {row.id: row for row in rows}
-            bases += [
-                Base(
-                    row=by_id[line["id"]],
-                    version="instruction",
-                    instruction=line["instruction"],
-                    input=line["input"],
-                    response=line["response"],
-                    status=OK if line["status"] == OK else "base_unusable",
-                )
-                for line in work.read(self.instructions).table("candidates").to_pylist()
-            ]
-        if self.chosen is not None:
-            decisions = work.read(self.chosen).table("decisions").select(["id", "chosen"]).to_pylist()
-            taken = {(line["id"], line["chosen"]) for line in decisions}
-            bases = [base for base in bases if (base.row.id, base.version) in taken]
-        # A row's bases stand together, so that a shard holds whole rows.
-        return sorted(bases, key=lambda base: (base.row.position, base.version != "original"))
-
-    def _request(self, base: Base) -> Request:
+    def request(self, base: Base) -> Request:
+        """Return the request that shows the teacher a base."""
         messages = self.reflection.messages(
             self.phase,
             instruction=base.instruction,
             input=base.input,
             response=base.response,
             history=base.history,
+            context=base.context,
         )
         return Request(
             row_id=base.row.id,
@@ -132,13 +101,53 @@ class Reflect(Stage):
             messages=messages,
         )
 
-    def _candidate(self, base: Base, reply: Reply | None) -> Candidate:
-        if reply is None:
-            parsed = Parsed(status=base.status)
-        elif reply.status != OK:
+    def answered(self, request: Request, reply: Reply, earlier: tuple[str, ...] = ()) -> Answered:
+        """Read a reply. One that the teacher could not give has the teacher's reason."""
+        if reply.status != OK:
             parsed = Parsed(status=reply.status)
         else:
-            parsed = parse(self.phase, reply.text, reply.finish_reason)
+            parsed = parse(
+                self.phase,
+                reply.text,
+                reply.finish_reason,
+                criteria=self.reflection.scored(self.phase),
+                placeholders=self.reflection.placeholders,
+            )
+        return Answered(request=request, reply=reply, parsed=parsed, earlier=earlier)
+
+    def again(self, one: Answered) -> Request | None:
+        """Return the request that asks once more after an unusable reply; None where that is not wanted."""
+        if one.reply.status != OK or len(one.earlier) >= self.reflection.reasks:
+            return None
+        messages = self.reflection.again(self.phase, one.request.messages, one.reply.text, one.parsed.status)
+        return replace(one.request, messages=messages) if messages is not None else None
+
+    def _ask(self, requests: Sequence[Request], ledger: Ledger, usage: "Counter[str]") -> list[Answered]:
+        """Ask, and ask again where a reply can't be used, until all are usable or given up."""
+        asked = [self.answered(*pair) for pair in zip(requests, self._replies(requests, ledger, usage), strict=True)]
+        while again := {place: request for place, one in enumerate(asked) if (request := self.again(one))}:
+            replies = self._replies(list(again.values()), ledger, usage)
+            for (place, request), reply in zip(again.items(), replies, strict=True):
+                before = asked[place]
+                asked[place] = self.answered(request, reply, (*before.earlier, before.reply.text))
+        return asked
+
+    def _replies(self, requests: Sequence[Request], ledger: Ledger, usage: "Counter[str]") -> list[Reply]:
+        replies = self.teacher.replies(requests, ledger)
+        usage.update(_usage(replies))
+        return replies
+
+    def _bases(self, work: Work) -> list[Base]:
+        rows = to_rows(work.read(self.rows).table("rows"))
+        candidates = work.read(self.instructions).table("candidates").to_pylist() if self.instructions else []
+        chosen = None
+        if self.chosen is not None:
+            decisions = work.read(self.chosen).table("decisions").select(["id", "chosen"]).to_pylist()
+            chosen = {(line["id"], line["chosen"]) for line in decisions}
+        return bases(self.reflection, rows, candidates, chosen)
+
+    def _candidate(self, base: Base, one: Answered | None) -> Candidate:
+        parsed = one.parsed if one else Parsed(status=base.status)
         usable = parsed.status == OK
         on_response = self.phase == "response"
         return Candidate(
@@ -150,9 +159,54 @@ class Reflect(Stage):
             input=base.input if usable and on_response else "",
             response=parsed.response,
             critique=parsed.critique,
-            reply=reply.text if reply else "",
-            finish_reason=reply.finish_reason if reply else "",
+            reply=one.reply.text if one else "",
+            finish_reason=one.reply.finish_reason if one else "",
+            teacher=one.reply.teacher if one else "",
+            criteria=parsed.criteria,
+            earlier_replies=one.earlier if one else (),
         )
+
+    def _metrics(self, shown: Sequence[Base], candidates: pa.Table) -> Metrics:
+        lines = candidates.select(["version", "status", "teacher", "critique", "earlier_replies"]).to_pylist()
+        asked = [base for base in shown if base.status == OK]
+        statuses = Counter(f"{line['version']}/{line['status']}" for line in lines)
+        asked_again = sum(len(line["earlier_replies"]) for line in lines)
+        metrics: Metrics = {"requests": len(asked) + asked_again, **dict(sorted(statuses.items()))}
+        if self.reflection.reasks and self.reflection.reask_requests:
+            metrics["asked_again"] = asked_again
+            metrics["mended"] = sum(line["status"] == OK and bool(line["earlier_replies"]) for line in lines)
+        if self.reflection.context != "none":
+            metrics["context/shown"] = sum(bool(base.context) for base in asked)
+            metrics["context/none"] = sum(not base.context for base in asked)
+        if names := self.reflection.scored(self.phase):
+            metrics |= _scores([line["critique"] for line in lines if line["status"] == OK], names)
+        teachers = Counter(line["teacher"] for line in lines if line["teacher"])
+        if len(teachers) > 1:
+            metrics |= {f"teacher/{name}": count for name, count in sorted(teachers.items())}
+        return metrics
+
+
+@contextmanager
+def _done_with(teacher: Teacher) -> Iterator[None]:
+    """Have the teacher let go of what it holds after the block, and stop where the block is left by an error."""
+    try:
+        yield
+    except BaseException:
+        teacher.interrupt()
+        raise
+    finally:
+        teacher.close()
+
+
+def _scores(critiques: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
+    """Count the scores of the usable replies: given, malformed or out of range, and not given."""
+    read = [scores(critique, names) for critique in critiques]
+    given = sum(len(one.given) for one in read)
+    return {
+        "scores/given": given,
+        "scores/malformed": sum(one.malformed for one in read),
+        "scores/missing": len(read) * len(names) - given,
+    }
 
 
 def _warn(label: str, candidates: pa.Table) -> None:

@@ -17,8 +17,8 @@ VERSION_SCHEMA = pa.schema(
     [*ROW_SCHEMA, pa.field("version", pa.string(), False), pa.field("status", pa.string(), False)]
 )
 
-_KEEPS_HISTORY = ("original", "response")
-"""A new instruction stands alone; a new response still answers inside its conversation."""
+_SAME_QUESTION = ("original", "response")
+"""A new instruction stands alone, and has no known answer; a new response still answers inside its conversation."""
 
 
 def version_table(work: Work, rows: Source | None, reflections: Sequence[Reflect]) -> pa.Table:
@@ -33,7 +33,15 @@ def version_table(work: Work, rows: Source | None, reflections: Sequence[Reflect
         columns = ["id", "version", "status", "instruction", "input", "response"]
         for line in work.read(reflection).table("candidates").select(columns).to_pylist():
             original = by_id[line["id"]]
-            history = original["history"] if line["version"] in _KEEPS_HISTORY else []
-            lines.append({**line, "position": original["position"], "history": history, "label": ""})
+            same_question = line["version"] in _SAME_QUESTION
+            lines.append(
+                {
+                    **line,
+                    "position": original["position"],
+                    "history": original["history"] if same_question else [],
+                    "label": "",
+                    "reference": original["reference"] if same_question else "",
+                }
+            )
     lines.sort(key=lambda line: (line["position"], VERSIONS.index(line["version"])))
     return pa.Table.from_pylist(lines, schema=VERSION_SCHEMA)

@@ -20,6 +20,8 @@ from srecycle.errors import UserError
 from srecycle.rows import Turn, content_id
 from srecycle.stage import materialize
 from srecycle.store import Store
+from srecycle.testbed.judgement import judge
+from srecycle.testbed.originals import MIX
 
 SAMPLES = [
     {"instruction": "Add.", "input": "1 2", "output": "3"},
@@ -113,6 +115,97 @@ def test_chat_incomplete_conversation_gives_a_row_with_an_empty_text(
     assert (row.instruction, row.response, len(row.history)) == (instruction, response, history)
 
 
+LONG = [
+    *[("system", "Be brief."), ("user", "q1"), ("assistant", "a1"), ("user", "unanswered"), ("user", "q2")],
+    *[("assistant", "a2"), ("assistant", "and more"), ("user", "q3"), ("assistant", "a3")],
+]
+
+
+@pytest.mark.parametrize(
+    ("turn", "pair", "history", "later"),
+    [
+        ("last", ("q3", "a3"), 7, 0),
+        ("first", ("q1", "a1"), 1, 6),
+        (1, ("q1", "a1"), 1, 6),
+        (2, ("q2", "a2"), 4, 3),
+        (3, ("q3", "a3"), 7, 0),
+        (4, ("", ""), 9, 0),
+    ],
+)
+def test_chat_turn_chooses_the_pair_its_history_and_what_is_left_out(
+    store: Store, tmp_path: Path, turn: Any, pair: tuple[str, str], history: int, later: int
+) -> None:
+    record = {"messages": [{"role": role, "content": text} for role, text in LONG]}
+    data = Chat(path=_written(tmp_path / "a.json", [record]), turn=turn)
+    (row,) = data.rows()
+    assert (row.instruction, row.response) == pair
+    assert row.history == tuple(Turn(role=role, content=text) for role, text in LONG[:history])
+    assert materialize(Source(data=data), store).artifact.metrics["later_messages_left_out"] == later
+
+
+def test_chat_left_out_messages_are_told_once(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = {"messages": [{"role": role, "content": text} for role, text in LONG]}
+    short = {"messages": record["messages"][:3]}
+    data = Chat(path=_written(tmp_path / "a.json", [record, short, record]), turn="first")
+    data.rows()
+    assert capsys.readouterr().err == ""
+    materialize(Source(data=data), store)
+    said = capsys.readouterr().err
+    assert said.count("left out") == 1
+    assert "2 of 3 conversations go on behind the chosen turn (data.turn): their 12 later messages" in said
+
+
+@pytest.mark.parametrize("turn", [0, -1, "second", 1.5])
+def test_chat_turn_without_meaning_is_refused(tmp_path: Path, turn: Any) -> None:
+    with pytest.raises(ValidationError, match="turn"):
+        Chat(path=tmp_path / "a.json", turn=turn)
+
+
+def test_reference_is_read_from_its_column_and_no_part_of_the_id(tmp_path: Path) -> None:
+    texts = {"instruction": "i", "output": "o"}
+    path = _written(tmp_path / "a.jsonl", [texts | {"known": "42"}, texts, texts | {"known": None}])
+    rows = Alpaca(path=path, reference_field="known").rows()
+    assert [row.reference for row in rows] == ["42", "", ""]
+    assert [row.id for row in rows] == [row.id for row in Alpaca(path=path).rows()]
+    assert {row.reference for row in Alpaca(path=path).rows()} == {""}
+    messages = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
+    chats = _written(tmp_path / "b.jsonl", [messages | {"known": "7"}, messages])
+    for turn in ("last", 1):
+        assert [row.reference for row in Chat(path=chats, turn=turn, reference_field="known").rows()] == ["7", ""]
+
+
+def test_reference_is_kept_and_counted(store: Store, tmp_path: Path) -> None:
+    path = _written(tmp_path / "a.json", [{"instruction": "i", "output": "o", "known": known} for known in ("4", " ")])
+    made = materialize(Source(data=Alpaca(path=path, reference_field="known")), store).artifact
+    assert made.table("rows")["reference"].to_pylist() == ["4", " "]
+    assert made.metrics["references"] == 1
+
+
+def test_reference_column_that_no_record_has_is_refused(tmp_path: Path) -> None:
+    path = _written(tmp_path / "a.jsonl", SAMPLES)
+    _assert_refused(
+        Alpaca(path=path, reference_field="answer"), r"no column 'answer' \(data.reference_field\); it has in"
+    )
+    chats = _written(tmp_path / "b.jsonl", [{"messages": []}])
+    _assert_refused(Chat(path=chats, reference_field="answer"), r"no column 'answer' \(data.reference_field\)")
+    numbers = _written(tmp_path / "c.jsonl", [{"instruction": "i", "output": "o", "known": 42}])
+    _assert_refused(Alpaca(path=numbers, reference_field="known"), "record 0: 'known' should be text, but is int")
+
+
+def test_input_column_that_no_record_has_is_refused(tmp_path: Path) -> None:
+    path = _written(tmp_path / "a.jsonl", SAMPLES)
+    _assert_refused(Alpaca(path=path, input="context"), r"no column 'context' \(data.input\); it has in")
+
+
+def test_testbed_references_are_true_answers_and_ambiguous_tasks_have_none() -> None:
+    rows = World(count=300, mix=dict(MIX)).rows()
+    for row in rows:
+        assert bool(row.reference) == (row.label != "ambiguous")
+        if row.reference:
+            assert judge(row.instruction, f"{row.reference} .") in ("ok", "noisy")
+    assert len(rows) == 300
+
+
 def test_testbed_samples_carry_labels_and_depend_on_the_seed() -> None:
     def texts(seed: int) -> list[tuple[str, str]]:
         mix = {"ok": 0.5, "refusal": 0.5}
@@ -167,7 +260,14 @@ def test_identity_is_content_and_choice_and_not_the_path(tmp_path: Path) -> None
 
 def test_source_counts_what_is_odd(store: Store, tmp_path: Path) -> None:
     made = materialize(Source(data=Alpaca(path=_written(tmp_path / "a.json", SAMPLES))), store).artifact
-    assert made.metrics == {"rows": 5, "duplicates": 1, "empty_responses": 1, "empty_instructions": 1}
+    assert made.metrics == {
+        "rows": 5,
+        "duplicates": 1,
+        "empty_responses": 1,
+        "empty_instructions": 1,
+        "references": 0,
+        "later_messages_left_out": 0,
+    }
     assert made.table("rows")["id"].to_pylist()[0] == content_id(*EXPECTED[0])
 
 
