@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One question to a teacher. Chat teachers read `messages`; recorded and scripted ones the fields beside it."""
+    """One question to a teacher. Chat teachers read `messages`; recorded and scripted ones the fields beside it.
+
+    `sample` counts equal requests that are to be answered apart, each with a reply of its own.
+    """
 
     row_id: str
     position: int
@@ -27,11 +30,15 @@ class Request:
     instruction: str
     response: str
     messages: list[dict[str, str]]
+    sample: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """A teacher's reply. `finish_reason` is "stop", "length" or the server's word; tokens and dollars its cost."""
+    """A teacher's reply. `finish_reason` is "stop", "length" or the server's word; tokens and dollars its cost.
+
+    `teacher` names who wrote it, where several teachers share a run.
+    """
 
     text: str
     finish_reason: str = "stop"
@@ -40,6 +47,17 @@ class Reply:
     input_tokens: int = 0
     output_tokens: int = 0
     usd: float = 0.0
+    teacher: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """What earlier calls of a teacher say about the next ones: means over the ledger's replies."""
+
+    replies: int
+    characters_per_input_token: float
+    output_tokens_per_reply: float
+    calls_per_second: float
 
 
 @component
@@ -50,9 +68,30 @@ class Teacher(Component, ABC):
         """Raise UserError where something that the teacher needs (a key, a file) is missing. Sends nothing."""
         return
 
+    @property
+    def whole(self) -> bool:
+        """Whether it wants all of a stage's requests at once (a batch of its own follows from each call)."""
+        return False
+
     def price(self, input_tokens: int, output_tokens: int) -> float:
         """Return what so many tokens cost, in dollars. Teachers that nobody pays cost nothing."""
         return 0.0
+
+    def outstanding(self, requests: Sequence[Request], ledger: "Ledger") -> list[Request]:
+        """Return the requests that would be sent and paid for now. Teachers that nobody pays have none."""
+        return []
+
+    def rates(self, ledger: "Ledger") -> Rates | None:
+        """Return what the ledger says about this teacher's calls, or None where it has none of them."""
+        return None
+
+    def interrupt(self) -> None:
+        """End what other threads are asking: signals reach the main thread only."""
+        return
+
+    def close(self) -> None:
+        """Let go of what it holds (a model's memory): the stage is done with it."""
+        return
 
     @abstractmethod
     def replies(self, requests: Sequence[Request], ledger: "Ledger") -> list[Reply]:

@@ -1,48 +1,70 @@
 """Any OpenAI-compatible chat endpoint: OpenAI, vLLM, SGLang, llama.cpp, `transformers serve`, gateways.
 
 The key is read from the environment variable that `key_variable` names when the first request is sent, and stands
-nowhere else. Our retry policy is the only one (the client's own is off): rate limits, server errors, timeouts and
-broken connections are tried again with exponential backoff and jitter; a request that the server refuses for good stops
-the run with the server's words.
+nowhere else. Requests go through `dispatch` (threads, connections, stopping), `inquiry` (claims, retries, budget) and
+`pace` (rate limits); `refusal` says what follows from an error. Every paid reply is in the ledger before it is used.
 """
 
 import os
-import random
-import threading
-import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import field, replace
+from typing import Annotated, Any, ClassVar
 from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, JsonValue
 
 from srecycle.config import component, runtime
 from srecycle.errors import UserError
-from srecycle.progress import say
-from srecycle.rows import OK
-from srecycle.teacher.base import Reply, Request, Teacher
+from srecycle.teacher.base import Rates, Reply, Request, Teacher
+from srecycle.teacher.dispatch import ask, stop
+from srecycle.teacher.inquiry import Question
 from srecycle.teacher.ledger import Ledger, ledger_key
-
-if TYPE_CHECKING:
-    from openai import OpenAI
 
 Price = Annotated[float, Field(ge=0)]
 Url = Annotated[str, Field(pattern=r"^https?://[^@/]+(/[^@]*)?$")]
 """With a scheme, and without a user's name or password in it: those would end in logs."""
 
-_RETRIED = (408, 409, 429)
-_LONGEST_WAIT = 60.0
+_OWN_FIELDS = {
+    "model": "teacher.model",
+    "messages": "the group reflection",
+    "temperature": "teacher.temperature",
+    "top_p": "teacher.top_p",
+    "seed": "teacher.seed",
+    "max_tokens": "teacher.max_tokens",
+    "max_completion_tokens": "teacher.max_tokens",
+}
+_NOT_READ = ("stream", "n", "logprobs", "tools")
+_UNCAPPED_REPLY = 8192
+_USUAL_REPLY = 500
+_CHARACTERS_A_TOKEN = 4
+_TOKENS_A_MESSAGE = 16
+
+
+def _extra(body: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Refuse what has a setting of its own, and what asks for an answer that isn't read."""
+    for name in body:
+        if name in _OWN_FIELDS:
+            raise ValueError(f"{name} is set by {_OWN_FIELDS[name]}")
+        if name in _NOT_READ:
+            raise ValueError(f"{name} asks for answers of another form than one text")
+    return body
+
+
+Extra = Annotated[dict[str, JsonValue], AfterValidator(_extra)]
 
 
 @component
 class OpenAITeacher(Teacher):
     """A chat model behind an OpenAI-compatible server.
 
-    Prices are dollars per million tokens, `timeout` is seconds per request. `provider` names the server in the ledger
-    and in keys (default: the host of `base_url`), so that a moved server keeps its replies.
+    `provider` names the server in the ledger and in keys (default: the host of `base_url`), so that a moved server
+    keeps its replies. `extra_body` holds further fields of the request. Prices are dollars per million tokens;
+    `budget_usd` is the most that this store's ledger may spend with this provider, over all runs, and at its share
+    `budget_warn` a warning is given. `timeout` is seconds a request, from sending it to the answer's last byte. The
+    limits a minute are kept besides those that the server tells.
     """
+
+    revision: ClassVar[int] = 2
 
     model: str
     base_url: Url | None = runtime(None)
@@ -53,23 +75,38 @@ class OpenAITeacher(Teacher):
     max_tokens: Annotated[int, Field(ge=1)] | None = 2048
     max_tokens_field: Annotated[str, Field(pattern=r"^max_(completion_)?tokens$")] = "max_completion_tokens"
     seed: int | None = None
+    extra_body: Extra = field(default_factory=dict)
     concurrency: Annotated[int, Field(ge=1)] = runtime(16)
+    requests_per_minute: Annotated[float, Field(gt=0)] | None = runtime(None)
+    tokens_per_minute: Annotated[float, Field(gt=0)] | None = runtime(None)
     attempts: Annotated[int, Field(ge=1)] = runtime(6)
     timeout: Annotated[float, Field(gt=0)] = runtime(120.0)
     keep_failed: bool = False
     usd_per_million_input_tokens: Price = runtime(0.0)
     usd_per_million_output_tokens: Price = runtime(0.0)
+    budget_usd: Annotated[float, Field(gt=0)] | None = runtime(None)
+    budget_warn: Annotated[float, Field(gt=0, le=1)] = runtime(0.8)
 
     def resolved(self) -> Mapping[str, Any]:
         """The provider stands for the server."""
-        return {"provider": self._provider}
+        return {"provider": self.served_by}
+
+    @property
+    def served_by(self) -> str:
+        """The name of the server in keys and in the ledger."""
+        return self.provider or urlsplit(self.base_url or "https://api.openai.com").netloc.rpartition("@")[2]
 
     def check(self) -> None:
-        """Raise UserError where the key's variable is not set."""
+        """Raise UserError where the key's variable is not set, or a budget has no prices to count with."""
         if not os.environ.get(self.key_variable):
             raise UserError(
                 f"teacher=openai needs a key in the environment variable {self.key_variable}: export it, or name "
                 "another with teacher.key_variable=NAME (any value does for a server that asks for none)"
+            )
+        if self.budget_usd is not None and not self.price(1, 1):
+            raise UserError(
+                f"teacher.budget_usd={self.budget_usd:g} could never stop anything, since both prices are 0: set "
+                "teacher.usd_per_million_input_tokens and teacher.usd_per_million_output_tokens"
             )
 
     def price(self, input_tokens: int, output_tokens: int) -> float:
@@ -77,114 +114,70 @@ class OpenAITeacher(Teacher):
         paid_in = input_tokens * self.usd_per_million_input_tokens
         return (paid_in + output_tokens * self.usd_per_million_output_tokens) / 1e6
 
+    def outstanding(self, requests: Sequence[Request], ledger: Ledger) -> list[Request]:
+        """Return the requests that the ledger has no reply for, equal ones once."""
+        by_key: dict[str, Request] = {}
+        for request in requests:
+            by_key.setdefault(self._key(request, self._fields(request)), request)
+        known = ledger.known(by_key)
+        return [request for key, request in by_key.items() if key not in known]
+
+    def rates(self, ledger: Ledger) -> Rates | None:
+        """Return what the ledger says about this model at this provider."""
+        return ledger.rates(self.served_by, self.model)
+
     def replies(self, requests: Sequence[Request], ledger: Ledger) -> list[Reply]:
-        """Answer from the ledger, and ask the server for what is not in it, `concurrency` requests at a time."""
+        """Answer from the ledger, and ask the server for what is not in it.
+
+        Raises UserError where the server refuses for good, the budget is used up, or requests stay unanswered that
+        `keep_failed` doesn't let go.
+        """
         fields = [self._fields(request) for request in requests]
-        keys = [ledger_key(self._provider, field) for field in fields]
-        found = {key: reply for key in dict.fromkeys(keys) if (reply := ledger.find(key))}
-        missing = {key: field for key, field in zip(keys, fields, strict=True) if key not in found}
+        keys = [self._key(request, own) for request, own in zip(requests, fields, strict=True)]
+        found = ledger.find_all(dict.fromkeys(keys))
+        missing = {
+            key: self._question(key, own, request)
+            for key, own, request in zip(keys, fields, requests, strict=True)
+            if key not in found
+        }
         if missing:
             self.check()
-            found |= self._ask_all(missing, ledger)
+            found |= ask(self, os.environ[self.key_variable], list(missing.values()), ledger, proven=bool(found))
         first = {key: place for place, key in reversed(list(enumerate(keys)))}
         # Equal requests share one reply, which is paid for once.
         return [
-            found[key] if first[key] == place else replace(found[key], paid=False) for place, key in enumerate(keys)
+            replace(found[key], paid=found[key].paid and first[key] == place, teacher=self.model)
+            for place, key in enumerate(keys)
         ]
 
-    @property
-    def _provider(self) -> str:
-        return self.provider or urlsplit(self.base_url or "https://api.openai.com").netloc.rpartition("@")[2]
+    def interrupt(self) -> None:
+        """End what other threads ask for: signals reach the main thread only."""
+        stop(self)
 
     def _fields(self, request: Request) -> dict[str, Any]:
         optional = {
             "temperature": self.temperature,
             "top_p": self.top_p,
-            "seed": self.seed,
+            # With one seed for all of them, samples of a request would be the same text.
+            "seed": None if self.seed is None else self.seed + request.sample,
             self.max_tokens_field: self.max_tokens,
         }
         given = {name: value for name, value in optional.items() if value is not None}
-        return {"model": self.model, "messages": request.messages, **given}
+        return {"model": self.model, "messages": request.messages, **given, **self.extra_body}
 
-    def _ask_all(self, missing: Mapping[str, dict[str, Any]], ledger: Ledger) -> dict[str, Reply]:
-        from openai import OpenAI
+    def _key(self, request: Request, fields: Mapping[str, Any]) -> str:
+        return ledger_key(self.served_by, fields, request.sample)
 
-        client = OpenAI(
-            api_key=os.environ[self.key_variable], base_url=self.base_url, timeout=self.timeout, max_retries=0
+    def _question(self, key: str, fields: Mapping[str, Any], request: Request) -> Question:
+        """Bound what a request may cost: no tokenizer in use makes more tokens than there are bytes."""
+        contents = [str(message.get("content", "")) for message in request.messages]
+        most = sum(len(content.encode()) + _TOKENS_A_MESSAGE for content in contents)
+        usual = sum(map(len, contents)) / _CHARACTERS_A_TOKEN + min(self.max_tokens or _USUAL_REPLY, _USUAL_REPLY)
+        return Question(
+            key=key,
+            request=fields,
+            sample=request.sample,
+            row=f"row {request.row_id} (position {request.position}, {request.phase} phase)",
+            usd=self.price(most, self.max_tokens or _UNCAPPED_REPLY),
+            tokens=usual,
         )
-        stopped = threading.Event()
-        with client, ThreadPoolExecutor(self.concurrency) as pool:
-            waiting = {
-                key: pool.submit(self._ask, client, key, field, ledger, stopped) for key, field in missing.items()
-            }
-            try:
-                replies = {key: future.result() for key, future in waiting.items()}
-            except BaseException:
-                stopped.set()
-                pool.shutdown(cancel_futures=True)
-                raise
-        failed = sum(reply.status != OK for reply in replies.values())
-        if failed and not self.keep_failed:
-            raise UserError(
-                f"{self._provider} left {failed} of {len(replies)} requests unanswered after {self.attempts} attempts "
-                "each; all replies are kept, so run again to ask for the rest only, or set teacher.keep_failed=true to "
-                "go on without them (their rows then carry the reason teacher_failed)"
-            )
-        return replies
-
-    def _ask(
-        self, client: "OpenAI", key: str, fields: dict[str, Any], ledger: Ledger, stopped: threading.Event
-    ) -> Reply:
-        """Ask until there is a reply, attempts run out, or the run stops. Raises UserError on a final refusal."""
-        from openai import APIConnectionError, APIError, APIStatusError
-
-        failed = Reply(text="", finish_reason="", status="teacher_failed")
-        for attempt in range(1, self.attempts + 1):
-            started = time.monotonic()
-            try:
-                reply = self._reply(client.chat.completions.create(**fields))
-            except (APIError, ValueError) as error:
-                seconds = time.monotonic() - started
-                told = str(error).replace(client.api_key, "(the key)")  # some servers repeat it
-                ledger.fail(key, attempt=attempt, error=f"{type(error).__name__}: {told}", seconds=seconds)
-                if isinstance(error, APIStatusError) and error.status_code < 500 and error.status_code not in _RETRIED:
-                    raise UserError(
-                        f"{self._provider} refused a request for model {self.model} ({error.status_code}): "
-                        f"{' '.join(told.split())}; mend the teacher's settings or key (replies so far are kept)"
-                    ) from error
-                reason = "unreachable" if isinstance(error, APIConnectionError) else type(error).__name__
-                if attempt < self.attempts and stopped.wait(_wait(error, attempt)):
-                    return failed
-            else:
-                seconds = time.monotonic() - started
-                ledger.keep(key, reply, provider=self._provider, request=fields, seconds=seconds, attempts=attempt)
-                # Where somebody else was faster with the same request, theirs stands; ours was paid all the same.
-                return replace(ledger.find(key) or reply, paid=True)
-        say(f"  a request was given up after {self.attempts} attempts ({reason})")
-        return failed
-
-    def _reply(self, completion: Any) -> Reply:
-        """Read a completion. Raises ValueError where the server's answer has no text or no usage worth trusting."""
-        if not getattr(completion, "choices", None) or completion.choices[0].message is None:
-            raise ValueError("the server's answer has no choices")
-        choice, usage = completion.choices[0], completion.usage
-        input_tokens = (usage and usage.prompt_tokens) or 0
-        output_tokens = (usage and usage.completion_tokens) or 0
-        return Reply(
-            text=(choice.message.content or "").encode("utf-8", "replace").decode(),  # lone surrogates can't be stored
-            finish_reason=choice.finish_reason or "",
-            paid=True,
-            input_tokens=input_tokens,
-            output_tokens=output_tokens,
-            usd=self.price(input_tokens, output_tokens),
-        )
-
-
-def _wait(error: Exception, attempt: int) -> float:
-    """Return the seconds to wait before the next attempt: what the server asks for, else backoff with jitter."""
-    response = getattr(error, "response", None)
-    try:
-        asked = float(response.headers["retry-after"])  # type: ignore[union-attr]
-    except (AttributeError, KeyError, ValueError):
-        asked = random.uniform(0.5, 1.0) * 2 ** (attempt - 1)
-    return min(asked, _LONGEST_WAIT)
