@@ -16,6 +16,7 @@ FOLDERS = (
     "data",
     "engine",
     "teacher",
+    "verifier",
     "reflection",
     "student",
     "scorer",

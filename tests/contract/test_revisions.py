@@ -32,7 +32,7 @@ def test_revisions_cover_the_modules_beside_a_component() -> None:
             lambda entry: entry["syntax"].update({"srecycle.scorer.scorer": "0"}),
             "changed .srecycle.scorer.scorer.: bump",
         ),
-        (lambda entry: entry.update(revision=2), "went from revision 1 to 2: record it"),
+        (lambda entry: entry.update(revision=3), "went from revision 2 to 3: record it"),
     ],
 )
 def test_complaints_name_the_class_and_what_to_do(change: object, said: str) -> None:
