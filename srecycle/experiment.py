@@ -9,6 +9,9 @@ Selective Reflection-Tuning (arXiv:2402.10110, section 3), for every row (x0, y0
 5. of these, the pairs with IFD < 1, r-IFD < 1 and a reflected response are kept;
 6. the student is fine-tuned on them, and evaluated.
 
+With `teacher.samples` above 1 the teacher writes that often in steps 1 and 3, and in steps 2 and 4 the best of its
+pairs stands against the one that the student has.
+
 Selectors, keep filters, teacher, student, trainer and evaluators are all parts to be exchanged. Constructing an
 experiment or its plan does no work and loads no model.
 """
@@ -63,7 +66,10 @@ class Experiment(Component):
     group: str = runtime("")
 
     def plan(self) -> Plan:
-        """Return the stages by name, each after the ones that it reads. Raises UserError where `until` names none."""
+        """Return the stages by name, each after the ones that it reads.
+
+        Raises UserError where `until` names none, and where several samples would multiply (scope=all).
+        """
         plan = self._plan_all() if self.reflection.scope == "all" else self._plan_chosen()
         if not self.until:
             return plan
@@ -77,6 +83,11 @@ class Experiment(Component):
         plan: Plan = {"source": (rows := Source(data=self.data))}
         reflections: tuple[Reflect, ...] = ()
         if any(self.selector[phase].takes_challengers for phase in PHASES):
+            if (samples := self.teacher.samples) > 1:
+                raise UserError(
+                    f"teacher.samples={samples} would need {samples} answers to each of {samples} new instructions "
+                    "with reflection.scope=all: set reflection.scope=chosen, which answers the one that is chosen"
+                )
             plan["reflect_instruction"] = on_instruction = self._reflect("instruction", rows)
             plan["reflect_response"] = on_response = self._reflect("response", rows, instructions=on_instruction)
             reflections = (on_instruction, on_response)

@@ -12,31 +12,66 @@ Versions of a row (x instruction, y response):
 | `instruction` | (x_ins, y_ins)  |
 | `response`    | (x0, y_res)     |
 | `both`        | (x_ins, y_res') |
+
+These are the *kinds* of versions. Where the teacher is sampled more than once, further samples of a kind are numbered:
+`response`, `response-2`, `response-3`.
 """
 
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pyarrow as pa
 
 Phase = Literal["instruction", "response"]
-Version = Literal["original", "instruction", "response", "both"]
+Kind = Literal["original", "instruction", "response", "both"]
+Version = str
+"""A kind, and beyond its first sample a number. Made by `version_of`, read by `kind_of` and `sample_of`."""
 
 PHASES: tuple[Phase, ...] = ("instruction", "response")
-VERSIONS: tuple[Version, ...] = ("original", "instruction", "response", "both")
+KINDS: tuple[Kind, ...] = ("original", "instruction", "response", "both")
 
 OK = "ok"
 """The status of a usable candidate and the reason of a usable likelihood; every other value says what went wrong."""
 
-CHALLENGER: Mapping[tuple[Phase, Version], Version] = {
+CHALLENGER: Mapping[tuple[Phase, Kind], Kind] = {
     ("instruction", "original"): "instruction",
     ("response", "original"): "response",
     ("response", "instruction"): "both",
 }
-"""Which version a phase's reflection makes out of which."""
+"""Which kind of version a phase's reflection makes out of which."""
+
+
+def version_of(kind: Kind, sample: int = 0) -> Version:
+    """Return the name of a kind's sample, counted from 0."""
+    return f"{kind}-{sample + 1}" if sample else kind
+
+
+def kind_of(version: Version) -> Kind:
+    """Return how a version was made."""
+    return cast(Kind, version.partition("-")[0])
+
+
+def sample_of(version: Version) -> int:
+    """Return which sample of its kind a version is, counted from 0."""
+    return int(version.partition("-")[2] or 1) - 1
+
+
+def version_order(version: Version) -> tuple[int, int]:
+    """Return what versions are sorted by: kinds in the order of the method, and their samples."""
+    return KINDS.index(kind_of(version)), sample_of(version)
+
+
+def versions_of(samples: int) -> tuple[Version, ...]:
+    """Return all versions that a row can have with so many samples a reflection, in order."""
+    return ("original", *(version_of(kind, sample) for kind in KINDS[1:] for sample in range(samples)))
+
+
+def challenger(phase: Phase, base: Version, sample: int = 0) -> Version:
+    """Return the version that a phase's reflection on `base` makes."""
+    return version_of(CHALLENGER[phase, kind_of(base)], sample)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +234,7 @@ DECISION_SCHEMA = _schema(
     id=pa.string(),
     incumbent=pa.string(),
     challenger=pa.string(),
+    challengers=pa.int64(),
     chosen=pa.string(),
     incumbent_value=pa.float64(),
     challenger_value=pa.float64(),
@@ -207,7 +243,9 @@ DECISION_SCHEMA = _schema(
 )
 """One line a row: which version stood, which challenged, which was taken, by which values of the selector's score.
 
-`margin` is how far the challenger is ahead in the selector's preferred direction (negative where it lost).
+Of several challengers the one preferred most is told of (the first, where there is no verdict on any); `challengers`
+counts those with a verdict. `margin` is how far the challenger is ahead in the selector's preferred direction
+(negative where it lost).
 """
 
 TRAINING_SCHEMA = _schema(

@@ -118,6 +118,29 @@ def _track(session: Session, label: str, made: Made) -> None:
         session.curve(label, made.artifact.table("curve"))
 
 
+def _cost(made: Mapping[str, Made]) -> dict[str, float]:
+    """Return what the teacher's replies cost (dollars): all that this run rests on, and those that it paid for itself.
+
+    `usd_per_taken` is the former for each rewrite that the student took. No figure where no reply is told of.
+    """
+    calls = {
+        label: dict(one.artifact.provenance["notes"]["calls"])
+        for label, one in made.items()
+        if "calls" in one.artifact.provenance.get("notes", {})
+    }
+    if not calls:
+        return {}
+    usd = sum(one.get("usd", 0.0) for one in calls.values())
+    paid = [one for label, one in calls.items() if made[label].how != "hit"]
+    cost = {
+        "cost/usd": usd,
+        "cost/usd_paid_now": sum(one.get("usd_paid", 0.0) for one in paid),
+        "cost/calls_paid_now": sum(one.get("paid", 0) for one in paid),
+    }
+    taken = sum(one.artifact.metrics.get("taken", 0) for label, one in made.items() if label.startswith("select_"))
+    return cost | ({"cost/usd_per_taken": usd / taken} if taken else {})
+
+
 def _described(info: RunInfo, made: Mapping[str, Made], status: str, seconds: float) -> dict[str, Any]:
     stages = [
         {
@@ -132,6 +155,7 @@ def _described(info: RunInfo, made: Mapping[str, Made], status: str, seconds: fl
     metrics: dict[str, Canonical] = {
         f"{label}/{name}": value for label, one in made.items() for name, value in one.artifact.metrics.items()
     }
+    metrics |= _cost(made)
     about = {name: value for name, value in asdict(info).items() if name not in ("folder", "keys")}
     return {
         **about,

@@ -16,12 +16,13 @@ import json
 import os
 import platform
 import random
-import resource
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,15 +128,8 @@ def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
 class Ours:
     """Our scoring of a student in one precision, as the stage does it."""
 
-    def __init__(
-        self, folder: Path, dtype: str, device: str, threads: int | None, budget: int | None, compiled: bool = False
-    ) -> None:
-        self.stage = Likelihoods(
-            student=Student(path=str(folder), dtype=dtype, device=device, threads=threads),
-            template=TEMPLATE,
-            scorer=Scorer(reversed_request=SCORER.reversed_request, batch_tokens=budget, compile=compiled),
-            engine=LocalEngine(),
-        )
+    def __init__(self, student: Student, scorer: Scorer) -> None:
+        self.stage = Likelihoods(student=student, template=TEMPLATE, scorer=scorer, engine=LocalEngine())
         self.loaded = self.stage.student.load()
         self.inference: Inference = self.stage.inference(self.loaded)
         self.operations = 0.0
@@ -195,8 +189,9 @@ def measured(arguments: argparse.Namespace, folder: Path, lines: list[Line]) -> 
     baselines = {"float32": Released(Naive(folder, torch.float32, device, "sdpa"))}
     if device != "cpu":
         baselines["bfloat16"] = Released(Naive(folder, torch.bfloat16, device, "sdpa"))
-    settings = (device, arguments.threads, arguments.batch_tokens, arguments.compile)
-    ours = {name: Ours(folder, name, *settings) for name in ways}
+    scorer = replace(SCORER, batch_tokens=arguments.batch_tokens, compile=arguments.compile)
+    students = {name: Student(path=str(folder), dtype=name, device=device, threads=arguments.threads) for name in ways}
+    ours = {name: Ours(student, scorer) for name, student in students.items()}
     oracle = Naive(folder, torch.float32, device)
     sample = lines[: arguments.naive_rows]
     for one in ours.values():
@@ -209,7 +204,6 @@ def measured(arguments: argparse.Namespace, folder: Path, lines: list[Line]) -> 
         for name, released in baselines.items():
             seconds[f"naive {name}"].append(timed(lambda released=released, part=part: naive_scores(released, part)))
         for name in ways:
-            torch.cuda.reset_peak_memory_stats() if device != "cpu" else None
             seconds[name].append(timed(lambda name=name: ours[name].score(lines)))
             rates[name].append(matmul_rate(getattr(torch, name), torch.device(device)))
         print(f"round {round_ + 1} of {arguments.rounds}", {k: round(v[-1], 2) for k, v in seconds.items()}, flush=True)
@@ -229,15 +223,35 @@ def measured(arguments: argparse.Namespace, folder: Path, lines: list[Line]) -> 
         utilisation = work / statistics.median(seconds[name]) / statistics.median(rates[name])
         figures[f"mfu_{short}"] = _figure(utilisation, "share", statistics.median(rates[name]) / 1e9, None)
         figures[f"max_relative_deviation_{short}"] = _figure(deviation(ours[name], oracle, sample), "share", 0.0, None)
-        figures[f"peak_memory_{short}"] = _figure(_peak(device), "GiB", None, None)
+        figures[f"peak_memory_{short}"] = _figure(peak_memory(ours[name], lines), "GiB over weights", None, None)
     return figures
 
 
-def _peak(device: str) -> float:
-    """Return the most memory held so far: of the device, or of this process where that is all there is."""
-    if device != "cpu":
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+def peak_memory(ours: Ours, lines: Sequence[Line]) -> float:
+    """Return how much more memory than before a scoring holds at most (GiB): the device's, or this process's."""
+    if ours.loaded.device.type == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        ours.score(lines)
+        return (torch.cuda.max_memory_allocated() - before) / 2**30
+    held, done = [_resident()], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.002):
+            held.append(_resident())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        ours.score(lines)
+    finally:
+        done.set()
+        watcher.join()
+    return (max(held) - held[0]) / 2**30
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _figure(value: float, unit: str, baseline: float | None, ratio: float | None) -> dict[str, Any]:

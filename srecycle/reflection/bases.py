@@ -1,7 +1,7 @@
 """What the teacher may be shown: the versions of each row that a phase reflects on.
 
 The instruction phase reflects on the original only, the response phase on the new instruction too; where the student
-chose before (scope=chosen), on what it chose alone.
+chose before (scope=chosen), on what it chose alone, which may be any sample of the new instruction.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from srecycle.reflection.prompts import Reflection
-from srecycle.rows import OK, Row, Turn, Version
+from srecycle.rows import OK, Row, Turn, Version, version_order
 
 Choices = set[tuple[str, Version]]
 """(row id, version) of what the student chose."""
@@ -41,7 +41,7 @@ def bases(
     found += [_rewritten(reflection, by_id[line["id"]], line) for line in candidates]
     if chosen is not None:
         found = [base for base in found if (base.row.id, base.version) in chosen]
-    return sorted(found, key=lambda base: (base.row.position, base.version != "original"))
+    return sorted(found, key=lambda base: (base.row.position, version_order(base.version)))
 
 
 def _original(reflection: Reflection, row: Row) -> Base:
@@ -64,7 +64,7 @@ def _rewritten(reflection: Reflection, row: Row, candidate: Mapping[str, Any]) -
     usable = candidate["status"] == OK
     return Base(
         row=row,
-        version="instruction",
+        version=candidate["version"],
         **pair,
         # The row's reference answers another question than the new one.
         context=reflection.known(**pair, reference="") if usable else "",

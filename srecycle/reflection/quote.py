@@ -75,7 +75,7 @@ def quote(stage: Reflect, store: Store | None = None) -> Quote:
     with _ledger(store) as ledger:
         counted = _counted(stage, asked, ledger)
         rates = stage.teacher.rates(ledger)
-    estimated = sum((base.row.id, base.version) in shown.stand_ins for base in asked)
+    estimated = stage.teacher.samples * sum((base.row.id, base.version) in shown.stand_ins for base in asked)
     return _priced(stage, counted, rates, estimated)
 
 
@@ -119,7 +119,7 @@ def _counted(stage: Reflect, asked: Sequence[Base], ledger: Ledger) -> _Count:
     """Look the requests up, some at a time: all of them at once are hundreds of megabytes of text."""
     count = _Count()
     for start in range(0, len(asked), _AT_ONCE):
-        requests = [stage.request(base) for base in asked[start : start + _AT_ONCE]]
+        requests = stage.requests(asked[start : start + _AT_ONCE])
         outstanding = stage.teacher.outstanding(requests, ledger)
         calls = [*outstanding, *_asked_again(stage, requests, outstanding, ledger)]
         count.requests += len(requests)
@@ -167,16 +167,16 @@ def _shown(stage: Reflect, store: Store | None) -> _Shown:
         chosen: Choices = {(line["id"], line["chosen"]) for line in lines}
         return _Shown(bases=bases(stage.reflection, rows, candidates, chosen), stand_ins=stand_ins)
     # One a row, but nobody knows which: the new instruction where there may be one, since the ledger has it less often.
-    likely: Choices = {(line["id"], "instruction") for line in candidates if line["status"] == OK}
-    likely |= {(row.id, "original") for row in rows if (row.id, "instruction") not in likely}
-    unsure = {(row.id, "instruction") for row in rows}
-    return _Shown(bases=bases(stage.reflection, rows, candidates, likely), stand_ins=unsure)
+    first_usable = {line["id"]: line["version"] for line in reversed(candidates) if line["status"] == OK}
+    likely: Choices = {(row.id, first_usable.get(row.id, "original")) for row in rows}
+    return _Shown(bases=bases(stage.reflection, rows, candidates, likely), stand_ins=set(first_usable.items()))
 
 
 def _stand_in(row: Row) -> dict[str, Any]:
     """Return a candidate that is not written yet: as long as the original, and like no other row's."""
     return {
         "id": row.id,
+        "version": "instruction",
         "status": OK,
         "instruction": row.id.ljust(len(row.instruction), "?"),
         "input": "",

@@ -1,9 +1,9 @@
 """The stage that asks the teacher (steps 1 and 3 of the method).
 
 In: rows, and for the response phase the new instructions. Out: `candidates.parquet`, one line for every row and every
-version that the phase could make of it, usable or with the reason why not (srecycle.rows.Candidate). Every reply is
-kept as it came, those after which the teacher was asked again too. Metrics are counted from that table and from the
-bases, never from the calls, so that a resumed stage has those of an unbroken one.
+version that the phase could make of it, usable or with the reason why not (srecycle.rows.Candidate); one for each of
+the teacher's samples. Every reply is kept as it came, those after which the teacher was asked again too. Metrics are
+counted from that table and from the bases, never from the calls, so that a resumed stage has those of an unbroken one.
 """
 
 from collections import Counter
@@ -19,10 +19,11 @@ from srecycle.data import Source
 from srecycle.engine import Engine
 from srecycle.progress import say
 from srecycle.reflection.bases import Base, bases
+from srecycle.reflection.bill import Bill, used
 from srecycle.reflection.criteria import scores
 from srecycle.reflection.parsing import Parsed, parse
 from srecycle.reflection.prompts import Reflection
-from srecycle.rows import CANDIDATE_SCHEMA, CHALLENGER, OK, Candidate, Phase, to_rows, to_table
+from srecycle.rows import CANDIDATE_SCHEMA, OK, Candidate, Phase, challenger, kind_of, to_rows, to_table
 from srecycle.stage import Metrics, Stage, Work
 from srecycle.teacher import Ledger, Reply, Request, Teacher
 
@@ -41,7 +42,11 @@ class Answered:
 
 @component
 class Reflect(Stage):
-    """Asks for one reflection a base. `chosen` restricts the response phase to what the student chose before."""
+    """Asks for the teacher's samples of each base.
+
+    `chosen` restricts the response phase to what the student chose before. Where there are several samples of a new
+    instruction it must: each of them would be answered several times.
+    """
 
     revision: ClassVar[int] = 2
 
@@ -65,24 +70,36 @@ class Reflect(Stage):
     def run(self, work: Work) -> Metrics:
         """Ask, parse, and write the candidates."""
         shown = self._bases(work)
-        usage: Counter[str] = Counter()
+        bill = Bill(work.scratch)
         with Ledger(work.store.root / "ledger.sqlite") as ledger, _done_with(self.teacher):
             if self.teacher.whole:  # every reply is in the ledger afterwards, where the shards find it
-                self._ask([self.request(base) for base in shown if base.status == OK], ledger, usage)
+                _, usage = self._ask(self.requests(shown), ledger)
+                bill.keep("whole", usage - Counter(replies=usage["replies"], usd=usage["usd"]))
 
             def reflect(shard: Sequence[Base]) -> pa.Table:
-                asked = iter(self._ask([self.request(base) for base in shard if base.status == OK], ledger, usage))
-                candidates = [self._candidate(base, next(asked) if base.status == OK else None) for base in shard]
+                answers, usage = self._ask(self.requests(shard), ledger)
+                asked = iter(answers)
+                candidates = [
+                    self._candidate(base, sample, next(asked) if base.status == OK else None)
+                    for base in shard
+                    for sample in range(self.teacher.samples)
+                ]
+                bill.keep(f"{shard[0].row.id} {shard[0].version}", usage)
                 return to_table(candidates, CANDIDATE_SCHEMA)
 
             candidates = self.engine.map_shards(self.name, shown, reflect, work.scratch)
         work.write("candidates", candidates)
-        work.notes["calls"] = dict(usage)
+        work.notes["calls"] = bill.total
         _warn(self.name, candidates)
         return self._metrics(shown, candidates)
 
+    def requests(self, shown: Sequence[Base]) -> list[Request]:
+        """Return the requests for all samples of these bases, less those that the teacher may not be shown."""
+        asked = [self.request(base) for base in shown if base.status == OK]
+        return [replace(one, sample=sample) for one in asked for sample in range(self.teacher.samples)]
+
     def request(self, base: Base) -> Request:
-        """Return the request that shows the teacher a base."""
+        """Return the request for the first sample of a base."""
         messages = self.reflection.messages(
             self.phase,
             instruction=base.instruction,
@@ -122,20 +139,18 @@ class Reflect(Stage):
         messages = self.reflection.again(self.phase, one.request.messages, one.reply.text, one.parsed.status)
         return replace(one.request, messages=messages) if messages is not None else None
 
-    def _ask(self, requests: Sequence[Request], ledger: Ledger, usage: "Counter[str]") -> list[Answered]:
-        """Ask, and ask again where a reply can't be used, until all are usable or given up."""
-        asked = [self.answered(*pair) for pair in zip(requests, self._replies(requests, ledger, usage), strict=True)]
+    def _ask(self, requests: Sequence[Request], ledger: Ledger) -> "tuple[list[Answered], Counter[str]]":
+        """Ask, and ask again where a reply can't be used, until all are usable or given up; return the usage too."""
+        replies = self.teacher.replies(requests, ledger)
+        usage = used(replies)
+        asked = [self.answered(*pair) for pair in zip(requests, replies, strict=True)]
         while again := {place: request for place, one in enumerate(asked) if (request := self.again(one))}:
-            replies = self._replies(list(again.values()), ledger, usage)
+            replies = self.teacher.replies(list(again.values()), ledger)
+            usage.update(used(replies))
             for (place, request), reply in zip(again.items(), replies, strict=True):
                 before = asked[place]
                 asked[place] = self.answered(request, reply, (*before.earlier, before.reply.text))
-        return asked
-
-    def _replies(self, requests: Sequence[Request], ledger: Ledger, usage: "Counter[str]") -> list[Reply]:
-        replies = self.teacher.replies(requests, ledger)
-        usage.update(_usage(replies))
-        return replies
+        return asked, usage
 
     def _bases(self, work: Work) -> list[Base]:
         rows = to_rows(work.read(self.rows).table("rows"))
@@ -146,13 +161,13 @@ class Reflect(Stage):
             chosen = {(line["id"], line["chosen"]) for line in decisions}
         return bases(self.reflection, rows, candidates, chosen)
 
-    def _candidate(self, base: Base, one: Answered | None) -> Candidate:
+    def _candidate(self, base: Base, sample: int, one: Answered | None) -> Candidate:
         parsed = one.parsed if one else Parsed(status=base.status)
         usable = parsed.status == OK
         on_response = self.phase == "response"
         return Candidate(
             id=base.row.id,
-            version=CHALLENGER[self.phase, base.version],
+            version=challenger(self.phase, base.version, sample),
             base=base.version,
             status=parsed.status,
             instruction=(base.instruction if on_response else parsed.instruction) if usable else "",
@@ -169,9 +184,10 @@ class Reflect(Stage):
     def _metrics(self, shown: Sequence[Base], candidates: pa.Table) -> Metrics:
         lines = candidates.select(["version", "status", "teacher", "critique", "earlier_replies"]).to_pylist()
         asked = [base for base in shown if base.status == OK]
-        statuses = Counter(f"{line['version']}/{line['status']}" for line in lines)
+        statuses = Counter(f"{kind_of(line['version'])}/{line['status']}" for line in lines)
         asked_again = sum(len(line["earlier_replies"]) for line in lines)
-        metrics: Metrics = {"requests": len(asked) + asked_again, **dict(sorted(statuses.items()))}
+        requests = len(asked) * self.teacher.samples + asked_again
+        metrics: Metrics = {"requests": requests, **dict(sorted(statuses.items()))}
         if self.reflection.reasks and self.reflection.reask_requests:
             metrics["asked_again"] = asked_again
             metrics["mended"] = sum(line["status"] == OK and bool(line["earlier_replies"]) for line in lines)
@@ -215,13 +231,3 @@ def _warn(label: str, candidates: pa.Table) -> None:
     if reasons.total() >= _WORTH_A_WARNING * len(candidates) > 0:
         why = ", ".join(f"{count} {status}" for status, count in reasons.most_common())
         say(f"  warning: {label}: {reasons.total()} of {len(candidates)} reflections are not usable ({why})")
-
-
-def _usage(replies: Sequence[Reply]) -> dict[str, float]:
-    return {
-        "replies": len(replies),
-        "paid": sum(reply.paid for reply in replies),
-        "input_tokens": sum(reply.input_tokens for reply in replies if reply.paid),
-        "output_tokens": sum(reply.output_tokens for reply in replies if reply.paid),
-        "usd": sum(reply.usd for reply in replies if reply.paid),
-    }

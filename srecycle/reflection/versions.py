@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from srecycle.data import Source
 from srecycle.reflection.reflect import Reflect
-from srecycle.rows import OK, ROW_SCHEMA, VERSIONS
+from srecycle.rows import OK, ROW_SCHEMA, kind_of, version_order
 from srecycle.stage import Work
 
 VERSION_SCHEMA = pa.schema(
@@ -33,7 +33,7 @@ def version_table(work: Work, rows: Source | None, reflections: Sequence[Reflect
         columns = ["id", "version", "status", "instruction", "input", "response"]
         for line in work.read(reflection).table("candidates").select(columns).to_pylist():
             original = by_id[line["id"]]
-            same_question = line["version"] in _SAME_QUESTION
+            same_question = kind_of(line["version"]) in _SAME_QUESTION
             lines.append(
                 {
                     **line,
@@ -43,5 +43,5 @@ def version_table(work: Work, rows: Source | None, reflections: Sequence[Reflect
                     "reference": original["reference"] if same_question else "",
                 }
             )
-    lines.sort(key=lambda line: (line["position"], VERSIONS.index(line["version"])))
+    lines.sort(key=lambda line: (line["position"], version_order(line["version"])))
     return pa.Table.from_pylist(lines, schema=VERSION_SCHEMA)

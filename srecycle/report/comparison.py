@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from srecycle.config import flattened
 from srecycle.report.runs import Figure, Run, evaluations, labels, teacher_requests
-from srecycle.rows import VERSIONS
+from srecycle.rows import KINDS
 from srecycle.testbed.heldout import SPLITS
 
 _FIRST = ("mean", *SPLITS)
@@ -67,7 +67,7 @@ class Entry:
         """Count the rows by version: `taken` by the student, or `kept` to train on. Empty where there are none."""
         if not self.tuned:
             return {}
-        found = {name: self.count(f"assemble/{stage}/{name}") for name in VERSIONS}
+        found = {name: self.count(f"assemble/{stage}/{name}") for name in KINDS}
         return {name: count for name, count in found.items() if count is not None}
 
     @property

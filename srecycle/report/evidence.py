@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from srecycle.report.runs import Run
-from srecycle.rows import OK, PHASES, VERSIONS, Phase
+from srecycle.rows import KINDS, OK, PHASES, Kind, Phase, kind_of, version_order
 from srecycle.scorer import LIKELIHOODS, scores
 
 Values = npt.NDArray[np.float64]
@@ -79,10 +79,18 @@ class Shown:
     r_ifd: float | None = None
     taken: bool = False
 
+    @property
+    def kind(self) -> Kind:
+        """How it was made, whichever sample it is."""
+        return kind_of(self.version)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A phase's decision over one row; values are those of the selector's score, where it has one."""
+    """A phase's decision over one row; values are those of the selector's score, where it has one.
+
+    `challenger` is the best of as many `challengers` as the selector could judge.
+    """
 
     phase: Phase
     incumbent: str
@@ -91,6 +99,7 @@ class Choice:
     incumbent_value: float | None
     challenger_value: float | None
     reason: str
+    challengers: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +118,7 @@ class Case:
     @property
     def outcome(self) -> str:
         """What became of the row, in words."""
-        return f"{self.taken}: {'kept' if self.kept else self.reason.replace('_', ' ')}"
+        return f"{kind_of(self.taken)}: {'kept' if self.kept else self.reason.replace('_', ' ')}"
 
 
 def cases(run: Run, most: int, seed: int = 0) -> list[Case]:
@@ -131,7 +140,7 @@ def _spread(outcomes: Sequence[Mapping[str, Any]], most: int, rng: random.Random
     """Return line numbers: one of every outcome in turn until there are enough, then grouped by outcome."""
     lines: dict[tuple[int, str], list[int]] = {}
     for place, line in enumerate(outcomes):
-        lines.setdefault((VERSIONS.index(line["version"]), line["reason"]), []).append(place)
+        lines.setdefault((KINDS.index(kind_of(line["version"])), line["reason"]), []).append(place)
     for name in sorted(lines):
         rng.shuffle(lines[name])
     turns = (places[turn] for turn in range(most) for _, places in sorted(lines.items()) if turn < len(places))
@@ -149,7 +158,8 @@ def _case(line: Mapping[str, Any], versions: Mapping[str, Shown], choices: Seque
         ifd=line["ifd"],
         r_ifd=line["r_ifd"],
     )
-    shown = {name: versions.get(name, Shown(version=name, status="not made")) for name in VERSIONS}
+    names = sorted({*KINDS, *versions, line["version"]}, key=version_order)
+    shown = {name: versions.get(name, Shown(version=name, status="not made")) for name in names}
     if shown[line["version"]].status != OK:
         shown[line["version"]] = fallback
     return Case(

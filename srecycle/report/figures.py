@@ -24,7 +24,7 @@ from srecycle.report.charts import (
     scale_over,
 )
 from srecycle.report.comparison import Entry, best, compared, plain, spoken
-from srecycle.rows import VERSIONS
+from srecycle.rows import KINDS
 
 SERIES = 8
 """How many series the style sheet tells apart; further ones begin again."""
@@ -178,7 +178,7 @@ def _verdicts(entries: Sequence[Entry]) -> dict[str, str]:
 
 
 def _composition_legends(named: Mapping[str, str]) -> list[Legend]:
-    versions = Legend(title="versions", keys=[Key(style=f"version-{name}", name=name) for name in VERSIONS])
+    versions = Legend(title="versions", keys=[Key(style=f"version-{name}", name=name) for name in KINDS])
     verdicts = Legend(title="verdicts", keys=[Key(style=style, name=spoken(name)) for name, style in named.items()])
     return [versions, verdicts] if named else [versions]
 
@@ -202,7 +202,7 @@ def _version_bars(entry: Entry, scale: Scale, y: float) -> list[Mark]:
     if not taken:
         missing = "failed" if entry.failed else "nothing assembled" if entry.tuned else "not tuned"
         return [label(scale.start + 4, y + _TALL / 2 + 4, missing, "label absent")]
-    styles: dict[str, str] = {name: f"version-{name}" for name in VERSIONS}
+    styles: dict[str, str] = {name: f"version-{name}" for name in KINDS}
     thin = _stacked(taken, styles, scale, _Bar(top=y + 5, height=6, said=f"{entry.label}, taken"))
     if not sum(kept.values()):
         return [*thin, label(scale.start + 4, y + 27, "nothing kept", "label absent")]

@@ -10,6 +10,9 @@ from typing import Any
 from srecycle.errors import UserError
 
 RUN = "run.json"
+USD = "cost/usd"
+"""The metric that says what the teacher's replies that a run rests on cost, whoever paid for them."""
+
 _STDERR = "_stderr"
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from srecycle.report.runs import Figure, Run, evaluations, labels, teacher_requests
+from srecycle.report.runs import USD, Figure, Run, evaluations, labels, teacher_requests
 
 if TYPE_CHECKING:
     from srecycle.reflection.quote import Quote
@@ -27,7 +27,8 @@ def show_runs(runs: Sequence[Run]) -> None:
     table.add_column("run", overflow="fold")
     for name in names:
         table.add_column(_short(name, names), justify="right", no_wrap=True)
-    for name in ("kept", "requests", "seconds"):
+    paid = any(run.metrics.get(USD) for run in runs)
+    for name in ("kept", "requests", *(["$"] if paid else []), "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
     named = labels(runs)
     for run in runs:
@@ -35,9 +36,9 @@ def show_runs(runs: Sequence[Run]) -> None:
         cells = [_cell(figures.get(name)) for name in names]
         kept = run.metrics.get("assemble/kept", "-") if run.metrics.get("train/rows") != 0 else "-"  # 0: untuned
         status = "" if run.status == "finished" else f" ({run.status})"
-        table.add_row(
-            escape(named[run.id] + status), *cells, str(kept), str(teacher_requests(run)), f"{run.seconds:.1f}"
-        )
+        dollars = [f"{run.metrics.get(USD, 0.0):.2f}"] if paid else []
+        counts = (str(kept), str(teacher_requests(run)), *dollars, f"{run.seconds:.1f}")
+        table.add_row(escape(named[run.id] + status), *cells, *counts)
     _console().print(table)
 
 

@@ -16,7 +16,7 @@ from srecycle.config import component
 from srecycle.data import Source
 from srecycle.reflection import Reflect
 from srecycle.reflection.versions import version_table
-from srecycle.rows import TRAINING_SCHEMA, VERSIONS
+from srecycle.rows import KINDS, TRAINING_SCHEMA, kind_of
 from srecycle.selector.grid import version_grid
 from srecycle.selector.keep import Chosen, Keep
 from srecycle.selector.select import Select
@@ -46,7 +46,7 @@ class Assemble(Stage):
         decisions = work.read(self.decisions).table("decisions")
         taken = dict(zip(decisions["id"].to_pylist(), decisions["chosen"].to_pylist(), strict=True))
         names = np.array([taken[identifier] for identifier in grid.ids], dtype=object)
-        number = np.array([VERSIONS.index(name) for name in names], dtype=np.int64)[:, None]
+        number = grid.numbers(names)[:, None]
 
         def of_taken(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
             column: npt.NDArray[Any] = np.take_along_axis(values, number, axis=1)[:, 0]
@@ -79,7 +79,7 @@ def _metrics(version: npt.NDArray[Any], reason: npt.NDArray[Any], scores: dict[s
         values = scores[name][kept & ~np.isnan(scores[name])]
         if len(values):
             metrics[f"kept/{name}/median"] = float(np.median(values))
-    taken, counted = Counter(version.tolist()), Counter(version[kept].tolist())
-    metrics |= {f"taken/{name}": taken[name] for name in VERSIONS}
-    metrics |= {f"kept/{name}": counted[name] for name in VERSIONS}
+    taken, counted = Counter(map(kind_of, version)), Counter(map(kind_of, version[kept]))
+    metrics |= {f"taken/{kind}": taken[kind] for kind in KINDS}
+    metrics |= {f"kept/{kind}": counted[kind] for kind in KINDS}
     return metrics | {f"refused/{why}": count for why, count in sorted(Counter(reason[~kept].tolist()).items())}

@@ -33,9 +33,15 @@ class Contest:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What was chosen: the winning version's index, shape [rows], and the preferences behind it, [rows, versions]."""
+    """What was chosen.
+
+    `winner` is the winning version's index and `best` that of the challenger preferred most (the first, where there is
+    no verdict on any), both of shape [rows]. `preference` is what is behind them, shape [rows, versions]; an unusable
+    version's is NaN.
+    """
 
     winner: npt.NDArray[np.int64]
+    best: npt.NDArray[np.int64]
     preference: Matrix
 
 
@@ -66,17 +72,18 @@ class Selector(Component, ABC):
     def choose(self, contest: Contest) -> Choice:
         """Choose one version a row.
 
-        A challenger that is unusable or without verdict never wins. Against an incumbent without verdict there is
-        nothing to compare with, so it stands.
+        A challenger that is unusable or without verdict never wins, and of equal ones the first is taken. Against an
+        incumbent without verdict there is nothing to compare with, so it stands.
         """
         preference = self.preference(contest)
         assert preference.shape == contest.usable.shape, f"{type(self).__name__} returned shape {preference.shape}"
         standing = np.where(contest.usable, preference, np.nan)
-        ranked = np.where(np.isnan(standing), -np.inf, standing)
+        # The lowest verdict there is (-inf, a veto) still comes before none.
+        ranked = np.where(np.isnan(standing), -np.inf, np.maximum(standing, np.finfo(np.float64).min))
         best = ranked[:, 1:].argmax(axis=1) + 1
-        margin = np.take_along_axis(standing, best[:, None], axis=1)[:, 0] - standing[:, 0]
-        wins = (margin >= 0) if self.tie == "challenger" else (margin > 0)
-        return Choice(winner=np.where(wins, best, 0), preference=standing)
+        incumbent, challenger = standing[:, 0], np.take_along_axis(standing, best[:, None], axis=1)[:, 0]
+        wins = (challenger >= incumbent) if self.tie == "challenger" else (challenger > incumbent)
+        return Choice(winner=np.where(wins, best, 0), best=best, preference=standing)
 
 
 @component

@@ -1,6 +1,9 @@
-"""Versions and scores as whole columns: matrices of shape [rows, 4], one column a version, in the order of VERSIONS."""
+"""Versions and scores as whole columns: matrices of shape [rows, versions], in the versions' order.
 
-from collections.abc import Iterable, Mapping
+With so many samples of each reflection there are 1 + 3 * samples columns, also where some have no line in any row.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from srecycle.rows import OK, VERSIONS, Phase
+from srecycle.rows import OK, Phase, Version, challenger, sample_of, versions_of
 from srecycle.scorer import LIKELIHOODS, scores
 from srecycle.selector.base import Contest, Matrix
 
@@ -18,18 +21,33 @@ from srecycle.selector.base import Contest, Matrix
 class VersionGrid:
     """All versions of all rows.
 
-    `ids` has shape [rows]; `status` (why a version is unusable, or "ok"), `line` (its line in the version table, -1
-    where there is none), `score_status` (why it has no scores) and every score have shape [rows, 4].
+    `versions` names the columns and `ids` the rows; `status` (why a version is unusable, or "ok"), `line` (its line in
+    the version table, -1 where there is none), `score_status` (why it has no scores) and every score have the shape
+    [rows, versions].
     """
 
+    samples: int
+    versions: tuple[Version, ...]
     ids: npt.NDArray[Any]
     line: npt.NDArray[np.int64]
     status: npt.NDArray[Any]
     score_status: npt.NDArray[Any]
     columns: Mapping[str, Matrix]
 
+    def numbers(self, versions: Iterable[Version]) -> npt.NDArray[np.int64]:
+        """Return the column of each version."""
+        column = {version: number for number, version in enumerate(self.versions)}
+        return np.array([column[version] for version in versions], dtype=np.int64)
+
+    def challengers(self, phase: Phase, incumbents: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the columns of the versions that stand against the incumbents, shape [rows, samples]."""
+        standing, row = np.unique(incumbents, return_inverse=True)
+        names = [challenger(phase, self.versions[one], sample) for one in standing for sample in range(self.samples)]
+        found: npt.NDArray[np.int64] = self.numbers(names).reshape(-1, self.samples)[row]
+        return found
+
     def contest(self, phase: Phase, competing: npt.NDArray[np.int64]) -> Contest:
-        """Return the contest of these versions: `competing` holds version numbers, shape [rows, versions]."""
+        """Return the contest of these versions: `competing` holds their columns, shape [rows, versions]."""
         return Contest(
             phase=phase,
             ids=self.ids,
@@ -41,20 +59,25 @@ class VersionGrid:
 def version_grid(versions: pa.Table, likelihoods: Iterable[pa.Table]) -> VersionGrid:
     """Lay out a version table and the likelihoods of its lines, joined by (row id, version)."""
     ids = versions["id"].unique()
-    shape = (len(ids), len(VERSIONS))
-    places = _places(versions, ids)
+    samples = 1 + max(map(sample_of, versions["version"].unique().to_pylist()), default=0)
+    names = versions_of(samples)
+    shape = (len(ids), len(names))
+    places = _places(versions, ids, names)
     line = np.full(shape, -1, dtype=np.int64)
     line[places] = np.arange(len(versions))
+    assert np.count_nonzero(line >= 0) == len(versions), "a row has two versions of the same name"
     status = np.full(shape, "absent", dtype=object)
     status[places] = versions["status"].to_numpy(zero_copy_only=False)
     score_status = np.full(shape, "unscored", dtype=object)
     losses = {name: np.full(shape, np.nan) for name in LIKELIHOODS}
     for table in likelihoods:
-        scored = _places(table, ids)
+        scored = _places(table, ids, names)
         score_status[scored] = table["status"].to_numpy(zero_copy_only=False)
         for name in LIKELIHOODS:
             losses[name][scored] = table[name].to_numpy(zero_copy_only=False)
     return VersionGrid(
+        samples=samples,
+        versions=names,
         ids=np.asarray(ids.to_pylist(), dtype=object),
         line=line,
         status=status,
@@ -63,8 +86,10 @@ def version_grid(versions: pa.Table, likelihoods: Iterable[pa.Table]) -> Version
     )
 
 
-def _places(table: pa.Table, ids: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _places(
+    table: pa.Table, ids: pa.Array, versions: Sequence[Version]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the (row, version) place of each line of a table."""
     rows = pc.index_in(table["id"], value_set=ids).to_numpy(zero_copy_only=False)
-    columns = pc.index_in(table["version"], value_set=pa.array(VERSIONS)).to_numpy(zero_copy_only=False)
+    columns = pc.index_in(table["version"], value_set=pa.array(versions)).to_numpy(zero_copy_only=False)
     return rows.astype(np.int64), columns.astype(np.int64)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from srecycle.config import Component, component
+from srecycle.rows import kind_of
 from srecycle.selector.base import missing
 
 Reasons = npt.NDArray[Any]
@@ -83,5 +84,5 @@ class ResponseReflectedOnly(Keep):
 
     def reasons(self, chosen: Chosen) -> Reasons:
         """Refuse the original response and that of the instruction phase."""
-        reflected = np.isin(chosen.version.astype(str), ("response", "both"))
+        reflected = np.array([kind_of(version) in ("response", "both") for version in chosen.version], dtype=bool)
         return np.where(reflected, "", "response_not_reflected").astype(object)

@@ -1,10 +1,12 @@
 """The stage in which the student chooses (steps 2 and 4 of the method).
 
 In: versions, the likelihoods that the selector needs, and in the response phase the decisions of the instruction phase.
-Out: `decisions.parquet`, exactly one line a row, with both values, the margin and the reason.
+Out: `decisions.parquet`, exactly one line a row, with both values, the margin and the reason. Of several challengers
+(the teacher's samples) it tells of the one that was preferred most.
 """
 
 from collections import Counter
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +16,7 @@ from srecycle.config import component
 from srecycle.data import Source
 from srecycle.reflection import Reflect
 from srecycle.reflection.versions import version_table
-from srecycle.rows import CHALLENGER, DECISION_SCHEMA, OK, VERSIONS, Phase
+from srecycle.rows import DECISION_SCHEMA, OK, Phase
 from srecycle.selector.base import Choice, Matrix, Selector, missing
 from srecycle.selector.grid import VersionGrid, version_grid
 from srecycle.stage import Metrics, Stage, Work
@@ -24,6 +26,8 @@ from srecycle.student import Likelihoods
 @component
 class Select(Stage):
     """One decision a row. `before` holds the decisions of the phase before this one."""
+
+    revision: ClassVar[int] = 2
 
     phase: Phase
     rows: Source
@@ -42,55 +46,58 @@ class Select(Stage):
         likelihoods = [work.read(stage).table("likelihoods") for stage in self.likelihoods]
         grid = version_grid(version_table(work, self.rows, self.reflections), likelihoods)
         incumbents = self._incumbents(work, grid)
-        competing = np.stack([incumbents, _challengers(self.phase, incumbents)], axis=1)
+        competing = np.column_stack([incumbents, grid.challengers(self.phase, incumbents)])
         choice = self.selector.choose(grid.contest(self.phase, competing))
         table = self._decisions(grid, competing, choice)
         work.write("decisions", table)
         return _metrics(table)
 
     def _incumbents(self, work: Work, grid: VersionGrid) -> npt.NDArray[np.int64]:
-        """Return the version number that stands in each row, shape [rows]."""
+        """Return the column of the version that stands in each row, shape [rows]."""
         if self.before is None:
             return np.zeros(len(grid.ids), dtype=np.int64)
         decisions = work.read(self.before).table("decisions")
         chosen = dict(zip(decisions["id"].to_pylist(), decisions["chosen"].to_pylist(), strict=True))
-        return np.array([VERSIONS.index(chosen[identifier]) for identifier in grid.ids], dtype=np.int64)
+        return grid.numbers(chosen[identifier] for identifier in grid.ids)
 
     def _decisions(self, grid: VersionGrid, competing: npt.NDArray[np.int64], choice: Choice) -> pa.Table:
-        rows = np.arange(len(grid.ids))
-        names = np.array(VERSIONS, dtype=object)
-        values = self._values(grid, competing)
+        pair, preference = _pair(competing, choice), _pair(choice.preference, choice)
+        values = self._values(grid, pair)
+        incumbent, challenger = np.array(grid.versions, dtype=object)[pair].T
         columns = {
             "id": grid.ids,
-            "incumbent": names[competing[:, 0]],
-            "challenger": names[competing[:, 1]],
-            "chosen": names[competing[rows, choice.winner]],
+            "incumbent": incumbent,
+            "challenger": challenger,
+            "challengers": np.count_nonzero(~np.isnan(choice.preference[:, 1:]), axis=1),
+            "chosen": np.where(choice.winner > 0, challenger, incumbent),
             "incumbent_value": values[:, 0],
             "challenger_value": values[:, 1],
-            "margin": choice.preference[:, 1] - choice.preference[:, 0],
-            "reason": _reasons(grid, competing, choice),
+            "margin": preference[:, 1] - preference[:, 0],
+            "reason": _reasons(grid, pair, preference, choice.winner),
         }
         arrays = [pa.array(columns[f.name], type=f.type, from_pandas=True) for f in DECISION_SCHEMA]
         return pa.Table.from_arrays(arrays, schema=DECISION_SCHEMA)
 
-    def _values(self, grid: VersionGrid, competing: npt.NDArray[np.int64]) -> Matrix:
+    def _values(self, grid: VersionGrid, pair: npt.NDArray[np.int64]) -> Matrix:
         if self.selector.score is None:
-            return np.full(competing.shape, np.nan)
-        return np.take_along_axis(grid.columns[self.selector.score], competing, axis=1)
+            return np.full(pair.shape, np.nan)
+        return np.take_along_axis(grid.columns[self.selector.score], pair, axis=1)
 
 
-def _challengers(phase: Phase, incumbents: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    of = {VERSIONS.index(base): VERSIONS.index(made) for (at, base), made in CHALLENGER.items() if at == phase}
-    return np.array([of[int(incumbent)] for incumbent in incumbents], dtype=np.int64)
+def _pair(of_versions: npt.NDArray[Any], choice: Choice) -> npt.NDArray[Any]:
+    """Return what belongs to the incumbent and to its best challenger, shape [rows, 2]."""
+    return np.column_stack([of_versions[:, 0], np.take_along_axis(of_versions, choice.best[:, None], axis=1)])
 
 
-def _reasons(grid: VersionGrid, competing: npt.NDArray[np.int64], choice: Choice) -> list[str]:
+def _reasons(
+    grid: VersionGrid, pair: npt.NDArray[np.int64], preference: Matrix, winners: npt.NDArray[np.int64]
+) -> list[str]:
     """Say in a word why each row was decided as it was."""
-    status = np.take_along_axis(grid.status, competing, axis=1)
-    scored = np.take_along_axis(grid.score_status, competing, axis=1)
+    status = np.take_along_axis(grid.status, pair, axis=1)
+    scored = np.take_along_axis(grid.score_status, pair, axis=1)
     reasons = []
-    for row, winner in enumerate(choice.winner):
-        incumbent, challenger = choice.preference[row]
+    for row, winner in enumerate(winners):
+        incumbent, challenger = preference[row]
         if status[row, 1] != OK:
             reasons.append(f"challenger_{status[row, 1]}")
         elif np.isnan(challenger):

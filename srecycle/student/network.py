@@ -63,14 +63,15 @@ class Network:
         output = self._run(batch, width)
         states = output.last_hidden_state if self._apart else output.logits
         chosen = states.flatten(0, 1)[torch.tensor(places, device=self._device)]
+        # Made once: small tensors that stay, made between large ones that go, keep a CPU's memory from being reused.
+        losses, ranks = torch.empty((2, len(labels)), dtype=torch.float32, device=self._device)
         kind = "cpu" if self._device.type == "cpu" else "cuda"
-        found = []
-        for some, wanted in _chunks(chosen, labels.to(self._device), _HEAD_ELEMENTS[kind] // self._vocabulary):
+        columns = (chosen, labels.to(self._device), losses, ranks)
+        for some, *wanted in _chunks(columns, _HEAD_ELEMENTS[kind] // self._vocabulary):
             logits = self._head(output, some) if self._apart else some
-            for part, target in _chunks(logits, wanted, _SOFTMAX_ELEMENTS[kind] // self._vocabulary):
-                found.append(_losses_and_ranks(part, target, ranked))
-        losses, ranks = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
-        return losses, ranks if ranked else None
+            for part, label, loss, rank in _chunks((logits, *wanted), _SOFTMAX_ELEMENTS[kind] // self._vocabulary):
+                _write_losses(part, label, loss, rank if ranked else None)
+        return losses.cpu().numpy(), ranks.cpu().numpy() if ranked else None
 
     def free(self) -> None:
         """Give back what memory can be given back."""
@@ -208,19 +209,19 @@ def _standing_in(body: Any, output: Any) -> Iterator[None]:
             body.forward = own
 
 
-def _losses_and_ranks(logits: torch.Tensor, labels: torch.Tensor, ranked: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return -log p and (or zeros) the rank of each label: [positions]. Both in fp32, in which counts are exact."""
+def _write_losses(logits: torch.Tensor, labels: torch.Tensor, losses: torch.Tensor, ranks: torch.Tensor | None) -> None:
+    """Write -log p and, where wanted, the rank of each label: [positions]. Both in fp32, in which counts are exact."""
     exact = logits.float()
-    losses = torch.nn.functional.cross_entropy(exact, labels, reduction="none")
-    if not ranked:
-        return losses, torch.zeros_like(losses)
-    # Compared into floats: on a CPU, counting booleans takes several times as long.
-    likelier = torch.gt(exact, exact.gather(1, labels[:, None]), out=torch.empty_like(exact))
-    return losses, 1 + likelier.sum(dim=-1)
+    losses.copy_(torch.nn.functional.cross_entropy(exact, labels, reduction="none"))
+    if ranks is not None:
+        # Compared into floats: on a CPU, counting booleans takes several times as long.
+        likelier = torch.gt(exact, exact.gather(1, labels[:, None]), out=torch.empty_like(exact))
+        ranks.copy_(1 + likelier.sum(dim=-1))
 
 
-def _chunks(states: torch.Tensor, labels: torch.Tensor, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    return zip(torch.split(states, max(size, 1)), torch.split(labels, max(size, 1)), strict=True)
+def _chunks(columns: Sequence[torch.Tensor], size: int) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Split tensors of one length along it, all alike."""
+    return zip(*(torch.split(column, max(size, 1)) for column in columns), strict=True)
 
 
 def _windows(config: Any) -> Iterator[int]:

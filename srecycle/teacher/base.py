@@ -7,9 +7,12 @@ was found in the ledger is no part of the result.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
 
 from srecycle.config import Component, component
+from srecycle.errors import UserError
 from srecycle.rows import OK, Phase, Version
 
 if TYPE_CHECKING:
@@ -62,11 +65,25 @@ class Rates:
 
 @component
 class Teacher(Component, ABC):
-    """Answers requests."""
+    """Answers requests. `samples` is how many reflections are asked of it for each pair that it is shown."""
+
+    samples: Annotated[int, Field(ge=1)] = 1
 
     def check(self) -> None:
-        """Raise UserError where something that the teacher needs (a key, a file) is missing. Sends nothing."""
-        return
+        """Raise UserError where something that the teacher needs (a key, a file) is missing. Sends nothing.
+
+        Also where its samples would be one text over and over.
+        """
+        if self.samples > 1 and self.deterministic:
+            raise UserError(
+                f"teacher.samples={self.samples} at temperature 0 would be the same text {self.samples} times: set a "
+                "temperature above 0, or teacher.samples=1"
+            )
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether all samples of a request are the same text."""
+        return False
 
     @property
     def whole(self) -> bool:

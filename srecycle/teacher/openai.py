@@ -98,6 +98,7 @@ class OpenAITeacher(Teacher):
 
     def check(self) -> None:
         """Raise UserError where the key's variable is not set, or a budget has no prices to count with."""
+        super().check()
         if not os.environ.get(self.key_variable):
             raise UserError(
                 f"teacher=openai needs a key in the environment variable {self.key_variable}: export it, or name "
@@ -108,6 +109,11 @@ class OpenAITeacher(Teacher):
                 f"teacher.budget_usd={self.budget_usd:g} could never stop anything, since both prices are 0: set "
                 "teacher.usd_per_million_input_tokens and teacher.usd_per_million_output_tokens"
             )
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether it is asked for the likeliest reply."""
+        return self.temperature == 0
 
     def price(self, input_tokens: int, output_tokens: int) -> float:
         """Return what so many tokens cost, in dollars, at the configured prices."""

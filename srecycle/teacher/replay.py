@@ -7,6 +7,9 @@ In: a recording, in one of two layouts. Out: the recorded reply of a request's r
   splits hold finished pairs. A pair is rendered with the markers that the parser reads it back from; a text that
   could be taken for a marker itself can't be, and has the status "holds_markers".
 
+A recording has one reply for each, unless a column of the first layout numbers its samples (from 0). A response to a
+new instruction answers the first sample of it.
+
 A row is found by its position in its source, by its id, or by its content (the recording's own original pair: this
 holds in any order and subset). Rows without a record have the status "not_recorded". Identity: the content of the
 files, or the hub's commit, and how they are read.
@@ -26,12 +29,12 @@ from srecycle.config import InputPath, component
 from srecycle.data.files import records, text
 from srecycle.digest import file_digest
 from srecycle.errors import UserError
-from srecycle.rows import CHALLENGER, Version, content_id
+from srecycle.rows import Kind, Version, challenger, content_id, kind_of, sample_of, version_of
 from srecycle.teacher.base import Reply, Request, Teacher
 from srecycle.teacher.ledger import Ledger
 from srecycle.teacher.recording import hub_commit, hub_records, is_hub_id, table_files
 
-Role = Literal["row", "version", "reply", "finish_reason", "instruction", "input", "response"]
+Role = Literal["row", "version", "sample", "reply", "finish_reason", "instruction", "input", "response"]
 Record = dict[str, Any]
 
 _COLUMNS: Final[Mapping[Role, str | None]] = {
@@ -40,7 +43,7 @@ _COLUMNS: Final[Mapping[Role, str | None]] = {
     "reply": "reply",
     "finish_reason": "finish_reason",
 }
-_VERSIONS: Final[Mapping[Version, str | None]] = {
+_VERSIONS: Final[Mapping[Kind, str | None]] = {
     "instruction": "instruction",
     "response": "response_original",
     "both": "response_reflected",
@@ -80,7 +83,7 @@ class ReplayTeacher(Teacher):
     hub_revision: str = "main"
     split: str = "train"
     columns: dict[Role, str | None] = Field(default_factory=lambda: dict(_COLUMNS))
-    versions: dict[Version, str | None] = Field(default_factory=lambda: dict(_VERSIONS))
+    versions: dict[Kind, str | None] = Field(default_factory=lambda: dict(_VERSIONS))
     row: Literal["position", "id", "content"] = "position"
     unchanged: Literal["serve", "reject"] = "serve"
 
@@ -92,6 +95,8 @@ class ReplayTeacher(Teacher):
             raise ValueError("row=content needs a table for each version, and versions.original among them")
         if self.row == "id" and not self._column("row"):
             raise ValueError("row=id needs columns.row: the column that holds the rows' ids")
+        if self._column("sample") and not self._is_long:
+            raise ValueError("columns.sample needs columns.version: a table for each version has one sample")
 
     def resolved(self) -> Mapping[str, Any]:
         """Identity is the content: digests of the files, or the hub's commit."""
@@ -102,6 +107,7 @@ class ReplayTeacher(Teacher):
 
     def check(self) -> None:
         """Raise UserError where a table's file is missing, or the hub data set can't be found."""
+        super().check()
         self.resolved()
         if not self._is_long and self.path.is_file():
             raise UserError(
@@ -115,8 +121,9 @@ class ReplayTeacher(Teacher):
         return [self._reply(request) for request in requests]
 
     def _reply(self, request: Request) -> Reply:
-        version = CHALLENGER[request.phase, request.base]
-        recorded = self._recorded(version).get(self._place(request)) if request.sample == 0 else None
+        version = challenger(request.phase, request.base, request.sample)
+        # A response that was recorded for another new instruction than the one that is shown would be a mixed pair.
+        recorded = None if sample_of(request.base) else self._recorded(version).get(self._place(request))
         if recorded is None:
             return _without("not_recorded")
         if recorded.pair is None:
@@ -149,12 +156,11 @@ class ReplayTeacher(Teacher):
 
     def _recorded(self, version: Version) -> Mapping[int | str | None, Recorded]:
         """Return what is recorded for a version, by the row's place. A table is read when it is first asked for."""
+        if self._is_long:
+            return self._long.get(version, {})
         if version not in self._read:
-            if self._is_long:
-                self._read.update(self._read_long())
-            else:
-                table = self.versions.get(version)
-                self._read[version] = self._read_table(table) if table else {}
+            table = None if sample_of(version) else self.versions.get(kind_of(version))
+            self._read[version] = self._read_table(table) if table else {}
         return self._read[version]
 
     @cached_property
@@ -169,17 +175,22 @@ class ReplayTeacher(Teacher):
             found[row] = self._entry(record, place)
         return found
 
-    def _read_long(self) -> dict[Version, dict[int | str | None, Recorded]]:
-        column, named = str(self._column("version")), {name: version for version, name in self.versions.items() if name}
-        found: dict[Version, dict[int | str | None, Recorded]] = {version: {} for version in CHALLENGER.values()}
+    @cached_property
+    def _long(self) -> dict[Version, dict[int | str | None, Recorded]]:
+        column, named = str(self._column("version")), {name: kind for kind, name in self.versions.items() if name}
+        found: dict[Version, dict[int | str | None, Recorded]] = {}
         for number, record in enumerate(self._records(self.split)):
             place = f"{self.path}: record {number}"
             kind = self._text(record, "version", place)
             if kind not in named:
                 raise UserError(f"{place} has the {column} {kind!r}; known are {', '.join(named)}")
-            row, version = self._row(record, number, place), named[kind]
+            sample = self._number(record, "sample", place) if self._column("sample") else 0
+            row, version = self._row(record, number, place), version_of(named[kind], sample)
             if row in found.setdefault(version, {}):
-                raise UserError(f"{place} is the second one for row {row} and the {column} {kind!r}: keep one of them")
+                raise UserError(
+                    f"{place} is the second one for row {row} and the {column} {kind!r}: keep one of them, or name the "
+                    "column that numbers a reply's samples in columns.sample"
+                )
             found[version][row] = self._entry(record, place)
         return found
 
@@ -205,10 +216,15 @@ class ReplayTeacher(Teacher):
             return number
         if self.row == "id":
             return self._text(record, "row", place)
-        index = _inner(record, column)[0].get(column.rpartition(".")[2])
-        if not isinstance(index, int) or isinstance(index, bool):
-            raise UserError(f"{place}: {column!r} should be a whole number (the row's position), but is {index!r}")
-        return index
+        return self._number(record, "row", place)
+
+    def _number(self, record: Record, role: Literal["row", "sample"], place: str) -> int:
+        column = str(self._column(role))
+        number = _inner(record, column)[0].get(column.rpartition(".")[2])
+        if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+            meant = {"row": "the row's position", "sample": "the sample, counted from 0"}[role]
+            raise UserError(f"{place}: {column!r} should be a whole number ({meant}), but is {number!r}")
+        return number
 
     def _text(self, record: Record, role: Role, place: str) -> str:
         column = self._column(role)

@@ -20,7 +20,8 @@ Chance = Annotated[float, Field(ge=0, le=1)]
 class _Scripted(Teacher, ABC):
     """Writes by rule.
 
-    Each reply draws from a seed of its own (seed, row, phase, base), so neither order nor number of requests matters.
+    Each reply draws from a seed of its own (seed, row, phase, base, sample), so neither order nor number of requests
+    matters.
     """
 
     seed: int = 0
@@ -38,7 +39,8 @@ class _Scripted(Teacher, ABC):
         ]
 
     def _chance(self, request: Request) -> random.Random:
-        return random.Random(f"{self.seed}|{request.row_id}|{request.phase}|{request.base}")
+        sample = f"|{request.sample}" if request.sample else ""
+        return random.Random(f"{self.seed}|{request.row_id}|{request.phase}|{request.base}{sample}")
 
 
 @component

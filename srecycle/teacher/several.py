@@ -31,20 +31,28 @@ class SeveralTeachers(Teacher):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse shares of nobody, and shares that are all zero."""
+        """Refuse shares of nobody, shares that are all zero, and samples of one teacher alone."""
         if strangers := sorted(self.shares.keys() - self.teachers.keys()):
             raise ValueError(f"shares names {strangers[0]}, but the teachers are {', '.join(self.teachers)}")
         if not any(self._shares.values()):
             raise ValueError("the shares are all 0: some teacher should have rows")
+        if sampled := [name for name, teacher in self.teachers.items() if teacher.samples > 1]:
+            raise ValueError(f"samples counts for all teachers: set teacher.samples, not that of {sampled[0]}")
 
     def check(self) -> None:
         """Raise UserError where something that one of the teachers needs is missing."""
+        super().check()
         for name, share in self._shares.items():
             if share:
                 try:
                     self.teachers[name].check()
                 except UserError as error:
                     raise UserError(f"teacher {name}: {error}") from error
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether one of the teachers gives the same text for all samples."""
+        return any(self.teachers[name].deterministic for name, share in self._shares.items() if share)
 
     @property
     def whole(self) -> bool:

@@ -72,7 +72,13 @@ class TransformersTeacher(Teacher):
 
     def check(self) -> None:
         """Raise UserError where the device isn't there."""
+        super().check()
         self._student.check()
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether it takes the likeliest token."""
+        return self.temperature == 0
 
     def outstanding(self, requests: Sequence[Request], ledger: Ledger) -> list[Request]:
         """Return the requests that are still to be generated, equal ones once: they cost time, if no money."""
@@ -129,9 +135,9 @@ class TransformersTeacher(Teacher):
 
     @cached_property
     def _settings(self) -> dict[str, Any]:
-        """Everything else that decides a reply. The classes' revisions name stages, not replies."""
+        """Everything else that decides a reply. The classes' revisions name stages, and `samples` says how many."""
         own, model = identity(self), identity(self.model)
-        unnamed = ("class", "revision", "path", "hub_revision")
+        unnamed = ("class", "revision", "path", "hub_revision", "samples")
         student = {name: value for name, value in model.items() if name not in unnamed}
         return {"student": student, **{name: value for name, value in own.items() if name not in (*unnamed, "model")}}
 

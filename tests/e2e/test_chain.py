@@ -19,6 +19,7 @@ ALL = {
     "reflect_instruction",
     "reflect_response",
     "likelihoods",
+    "scores",
     "select_instruction",
     "select_response",
     "assemble",
@@ -88,7 +89,7 @@ def test_plan_after_a_change_names_the_field_that_differs(small_store: "Make") -
 def test_chain_original_arm_asks_no_teacher_and_loads_no_scorer(go: Go) -> None:
     run = go("experiment=demo/original", *SMALL)
 
-    assert ran(run) == ALL - {"reflect_instruction", "reflect_response", "likelihoods"}
+    assert ran(run) == ALL - {"reflect_instruction", "reflect_response", "likelihoods", "scores"}
     training = pq.read_table(run.artifact("assemble") / "training.parquet").to_pylist()
     assert all(line["kept"] and line["version"] == "original" for line in training)
 

@@ -257,3 +257,32 @@ def test_planned_says_hit_resume_or_run_and_what_changed(parts: dict[str, Any]) 
     scratch.mkdir(parents=True)
     (scratch / "shard").write_text("")
     assert planned(other)[0].how == "resume"
+
+
+def test_plan_samples_with_scope_all_are_refused_where_a_teacher_is_asked(parts: dict[str, Any]) -> None:
+    sampled = parts | {"teacher": ScriptedTeacher(samples=3)}
+    said = r"teacher\.samples=3 would need 3 answers to each of 3 new instr.*set reflection\.scope=chosen"
+    with pytest.raises(UserError, match=said):
+        Experiment(**sampled).plan()
+    assert list(Experiment(**sampled | {"selector": NEVER}).plan()) == ["source", *END]
+    labels = list(Experiment(**sampled | {"reflection": _wording("chosen")}).plan())
+    assert labels == list(Experiment(**parts | {"reflection": _wording("chosen")}).plan())
+
+
+def test_run_more_samples_never_choose_worse(parts: dict[str, Any]) -> None:
+    """The first samples are the same, so the best of three new instructions has at least the value of the first."""
+    told = {}
+    for samples in (1, 3):
+        teacher = ScriptedTeacher(samples=samples)
+        experiment = Experiment(
+            **parts | {"teacher": teacher, "reflection": _wording("chosen"), "until": "select_instruction"}
+        )
+        run(experiment, {}, [])
+        stage = experiment.plan()["select_instruction"]
+        found = Store(experiment.store).find(stage.name, stage.key)
+        assert found is not None
+        told[samples] = found.table("decisions").to_pylist()
+    assert {line["challengers"] for line in told[3]} == {3}
+    for one, three in zip(told[1], told[3], strict=True):
+        assert three["challenger_value"] >= one["challenger_value"] * (1 - 1e-5)
+    assert any(line["chosen"] in ("instruction-2", "instruction-3") for line in told[3])

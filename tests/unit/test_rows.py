@@ -7,7 +7,23 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srecycle.rows import ROW_SCHEMA, Row, Turn, content_id, numbered, to_rows, to_table
+from srecycle.rows import (
+    KINDS,
+    ROW_SCHEMA,
+    Kind,
+    Row,
+    Turn,
+    challenger,
+    content_id,
+    kind_of,
+    numbered,
+    sample_of,
+    to_rows,
+    to_table,
+    version_of,
+    version_order,
+    versions_of,
+)
 
 TURNS = (Turn(role="user", content="hi"), Turn(role="assistant", content="hello"))
 
@@ -56,3 +72,24 @@ def test_row_table_round_trip_keeps_everything() -> None:
         Row(id="y", position=4, instruction="", input="n", response=""),
     ]
     assert to_rows(to_table(rows, ROW_SCHEMA)) == rows
+
+
+@given(st.sampled_from(KINDS), st.integers(0, 10**6))
+def test_version_names_say_kind_and_sample(kind: Kind, sample: int) -> None:
+    name = version_of(kind, sample)
+    assert (kind_of(name), sample_of(name)) == (kind, sample)
+    assert (name == kind) == (sample == 0)
+
+
+def test_versions_are_ordered_by_kind_and_then_by_number() -> None:
+    assert versions_of(1) == KINDS
+    new = [*(f"instruction-{n}" for n in range(2, 12)), *(f"response-{n}" for n in range(2, 12))]
+    assert [one for one in versions_of(11) if "-" in one][:20] == new
+    assert sorted(random.Random(1).sample(versions_of(11), 34), key=version_order) == list(versions_of(11))
+
+
+def test_challenger_of_any_sample_is_of_the_kind_that_the_phase_makes() -> None:
+    assert [challenger("instruction", "original", sample) for sample in (0, 1)] == ["instruction", "instruction-2"]
+    assert challenger("response", "original", 2) == "response-3"
+    assert challenger("response", "instruction") == challenger("response", "instruction-7") == "both"
+    assert challenger("response", "instruction-7", 1) == "both-2"

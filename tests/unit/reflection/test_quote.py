@@ -190,3 +190,37 @@ def test_quote_chosen_is_at_most_one_a_row_and_exact_once_it_is_chosen(
     server.sent.clear()
     materialize(chosen, store)
     assert len(server.sent) == 3 and quote(chosen, store).calls == 0
+
+
+def test_quote_samples_are_counted_and_exact_once_the_bases_are_known(
+    tmp_path: Path, store: Store, wording: Reflection, server: ChatServer
+) -> None:
+    server.reply = lambda messages: ("prose", "stop") if messages[1]["content"][1] == "b" else _good(messages)
+    once = quote(_reflections(tmp_path, server.teacher(), wording)[1])
+    source, first, second = _reflections(tmp_path, server.teacher(samples=3), wording)
+    select = Select(
+        phase="instruction", rows=source, reflections=(first,), likelihoods=(), before=None, selector=Always()
+    )
+    chosen = replace(second, chosen=select)
+    told = quote(first)
+    assert (told.requests, told.calls, told.estimated) == (9, 9, 0)
+    assert (told.input_tokens, told.output_tokens) == (
+        pytest.approx(3 * once.input_tokens, abs=2),
+        3 * 3 * REPLY_TOKENS,
+    )
+    assert told.usd == pytest.approx(3 * once.usd, rel=1e-3)
+    unknown = quote(chosen, store)
+    assert (unknown.requests, unknown.calls, unknown.estimated) == (9, 9, 9)
+    for stage in (source, first):
+        materialize(stage, store)
+    assert len(server.sent) == told.calls and quote(first, store).calls == 0
+    partly = quote(chosen, store)
+    assert (partly.requests, partly.calls, partly.estimated) == (9, 9, 6)  # the unusable one's row keeps its original
+    materialize(select, store)
+    exact = quote(chosen, store)
+    assert (exact.requests, exact.calls, exact.estimated) == (9, 9, 0)
+    server.sent.clear()
+    materialize(chosen, store)
+    assert len(server.sent) == 9 and quote(chosen, store).calls == 0
+    more = quote(replace(first, teacher=server.teacher(samples=4)), store)
+    assert (more.requests, more.found, more.calls) == (12, 9, 3)

@@ -10,12 +10,15 @@ import pytest
 from srecycle.data import Source
 from srecycle.data.alpaca import Alpaca
 from srecycle.engine.local import LocalEngine
+from srecycle.errors import UserError
 from srecycle.reflection import Reflect, Reflection
 from srecycle.reflection.versions import version_table
 from srecycle.rows import OK
+from srecycle.selector.always import Always
+from srecycle.selector.select import Select
 from srecycle.stage import Work, materialize
 from srecycle.store import Artifact, Store
-from srecycle.teacher import Teacher
+from srecycle.teacher import Ledger, Teacher
 from srecycle.teacher.replay import ReplayTeacher
 from srecycle.teacher.several import SeveralTeachers
 from srecycle.verifier.exact import ExactVerifier
@@ -332,3 +335,126 @@ def test_reflect_answer_that_repeats_the_original_is_a_usable_candidate(
     made = _made(store, *_phase(tmp_path, server.teacher(), wording, _rows("i")))
     (line,) = made.table("candidates").to_pylist()
     assert (line["status"], line["instruction"], line["response"]) == (OK, "i", "r")
+
+
+def _sampled(messages: Messages) -> tuple[str, str]:
+    return "\n".join(["[Better Answer]", f"A to {messages[1]['content']} with {len(messages)}", "[End]"]), "stop"
+
+
+def test_samples_are_asked_for_apart_and_each_is_a_version(
+    store: Store, tmp_path: Path, wording: Reflection, server: ChatServer
+) -> None:
+    numbers = iter(range(100))
+    server.reply = lambda messages: (f"[Better Answer]\nA{next(numbers)}\n[End]", "stop")
+    made = _made(store, *_phase(tmp_path, server.teacher(samples=3, concurrency=1), wording, _rows("a", " ", "b")))
+    lines = made.table("candidates").to_pylist()
+    assert [(line["version"], line["status"], line["response"]) for line in lines] == [
+        *[("response", OK, "A0"), ("response-2", OK, "A1"), ("response-3", OK, "A2")],
+        *[(version, "empty_instruction", "") for version in ("response", "response-2", "response-3")],
+        *[("response", OK, "A3"), ("response-2", OK, "A4"), ("response-3", OK, "A5")],
+    ]
+    assert {line["base"] for line in lines} == {"original"}
+    assert made.metrics == {"requests": 6, "response/empty_instruction": 3, "response/ok": 6}
+    assert len(server.sent) == 6
+
+
+def test_samples_more_of_them_pay_for_the_further_ones_only(
+    tmp_path: Path, store: Store, wording: Reflection, server: ChatServer
+) -> None:
+    replies: list[str] = []
+    server.reply = lambda messages: (replies.append("") or f"[Better Answer]\nA{len(replies)}\n[End]", "stop")  # type: ignore[func-returns-value]
+    made = {}
+    for samples in (1, 2, 3):
+        server.sent.clear()
+        made[samples] = _made(store, *_phase(tmp_path, server.teacher(samples=samples), wording, _rows("a", "b")))
+        assert len(server.sent) == 2
+    texts = {
+        samples: {(line["id"], line["version"]): line["response"] for line in one.table("candidates").to_pylist()}
+        for samples, one in made.items()
+    }
+    assert texts[1].items() < texts[2].items() < texts[3].items()
+    assert len(set(texts[3].values())) == len(texts[3]) == 6
+
+
+def test_samples_reask_is_of_the_same_sample(
+    store: Store, tmp_path: Path, wording: Reflection, server: ChatServer
+) -> None:
+    """The first try of every sample is the same prose, so only its number keeps the second tries apart."""
+    replies: list[str] = []
+
+    def reply(messages: Messages) -> tuple[str, str]:
+        replies.append("")
+        return (f"[Better Answer]\nA{len(replies)}\n[End]" if len(messages) > 2 else "prose"), "stop"
+
+    server.reply = reply
+    asking = replace(wording, reask_requests=WORDS)
+    made = _made(store, *_phase(tmp_path, server.teacher(samples=3), asking, _rows("a")))
+    lines = made.table("candidates").to_pylist()
+    assert [line["earlier_replies"] for line in lines] == [["prose"]] * 3
+    assert len({line["response"] for line in lines}) == 3
+    assert (made.metrics["requests"], made.metrics["asked_again"], made.metrics["mended"]) == (6, 3, 3)
+    with Ledger(store.root / "ledger.sqlite") as ledger:
+        asked = [
+            (line["sample"], len(json.loads(line["request"])["messages"]))
+            for line in ledger.rows("SELECT sample, request FROM replies ORDER BY sample, length(request)")
+        ]
+    assert asked == [(0, 2), (0, 4), (1, 2), (1, 4), (2, 2), (2, 4)]
+
+
+def test_samples_of_a_broken_reflection_are_not_paid_again_and_end_in_the_same_bytes(
+    tmp_path: Path, wording: Reflection, server: ChatServer
+) -> None:
+    rows = _rows(*(f"row {number}" for number in range(6)))
+    server.reply = _sampled
+    stages = _phase(tmp_path, server.teacher(samples=3, concurrency=1), wording, rows)
+    whole = _made(Store(tmp_path / "whole"), *stages)
+    server.sent.clear()
+
+    def dies(messages: Messages) -> tuple[str, str]:
+        if len(server.sent) > 10:
+            raise ConnectionResetError
+        return _sampled(messages)
+
+    server.reply = dies
+    store = Store(tmp_path / "broken")
+    with pytest.raises(UserError):
+        _made(store, *stages)
+    with Ledger(store.root / "ledger.sqlite") as ledger:
+        (line,) = ledger.rows("SELECT count(*) AS count FROM replies")
+    assert line["count"] == 10
+    server.reply = _sampled
+    server.sent.clear()
+    resumed = _made(store, *stages)
+    assert len(server.sent) == 6 * 3 - 10
+    assert (resumed.folder / "candidates.parquet").read_bytes() == (whole.folder / "candidates.parquet").read_bytes()
+    assert resumed.metrics == whole.metrics
+
+
+def test_samples_response_is_asked_for_the_sample_that_was_chosen(
+    store: Store, tmp_path: Path, wording: Reflection, server: ChatServer
+) -> None:
+    numbers = iter(range(100))
+    server.reply = lambda messages: (f"[New Instruction]\nI{next(numbers)}\n[End]\n[New Answer]\nA\n[End]", "stop")
+    teacher = server.teacher(samples=3, concurrency=1)
+    source, first = _phase(tmp_path, teacher, wording, _rows("a", "b"), "instruction")
+    select = Select(phase="instruction", rows=source, reflections=(first,), selector=Always())
+    second = replace(first, phase="response", instructions=first, chosen=select)
+    for stage in (source, first, select):
+        materialize(stage, store)
+    server.sent.clear()
+    server.reply = _sampled
+    lines = _made(store, second).table("candidates").to_pylist()
+    assert [(line["version"], line["base"], line["instruction"]) for line in lines] == [
+        (version, "instruction-3", text) for text in ("I2", "I5") for version in ("both", "both-2", "both-3")
+    ]
+    assert [messages[1]["content"] for messages in server.sent] == ["I2A"] * 3 + ["I5A"] * 3
+
+
+def test_samples_of_a_response_keep_the_known_answer_of_their_question(
+    store: Store, tmp_path: Path, wording: Reflection, server: ChatServer
+) -> None:
+    stages = _phase(tmp_path, server.teacher(samples=2), wording, KNOWN[:1])
+    _made(store, *stages)
+    versions = version_table(Work(store=store, folder=tmp_path, scratch=tmp_path), stages[0], stages[1:])
+    assert versions["version"].to_pylist() == ["original", "response", "response-2"]
+    assert versions["reference"].to_pylist() == ["1", "1", "1"]

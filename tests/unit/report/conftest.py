@@ -12,10 +12,10 @@ from srecycle.report.runs import Run, read_run
 from srecycle.rows import (
     CANDIDATE_SCHEMA,
     DECISION_SCHEMA,
+    KINDS,
     LIKELIHOOD_SCHEMA,
     ROW_SCHEMA,
     TRAINING_SCHEMA,
-    VERSIONS,
     Candidate,
     Likelihood,
     Row,
@@ -47,8 +47,8 @@ METRICS = {
     "assemble/rows": 3,
     "assemble/kept": 2,
     "assemble/kept_share": 2 / 3,
-    **{f"assemble/taken/{name}": int(name != "instruction") for name in VERSIONS},
-    **{f"assemble/kept/{name}": int(name in ("response", "both")) for name in VERSIONS},
+    **{f"assemble/taken/{name}": int(name != "instruction") for name in KINDS},
+    **{f"assemble/kept/{name}": int(name in ("response", "both")) for name in KINDS},
     "assemble/refused/response_not_reflected": 1,
     "train/rows": 2,
 }
@@ -128,7 +128,7 @@ class Builder:
         )
 
     def _decisions(self, phase):
-        line = {"incumbent": "original", "challenger": phase, "chosen": "original", "margin": 0.3}
+        line = {"incumbent": "original", "challenger": phase, "challengers": 1, "chosen": "original", "margin": 0.3}
         values = {"incumbent_value": 0.111, "challenger_value": 0.411, "reason": "incumbent_won"}
         return pa.Table.from_pylist([{"id": one, **line, **values} for one in TAKEN], schema=DECISION_SCHEMA)
 

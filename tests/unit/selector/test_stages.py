@@ -13,7 +13,7 @@ from srecycle.data import Source
 from srecycle.data.alpaca import Alpaca
 from srecycle.engine.local import LocalEngine
 from srecycle.reflection import Reflect, Reflection
-from srecycle.rows import LIKELIHOOD_SCHEMA, VERSIONS
+from srecycle.rows import KINDS, LIKELIHOOD_SCHEMA
 from srecycle.scorer import LIKELIHOODS, Scorer
 from srecycle.scorer.scorer import SCORES
 from srecycle.selector import Assemble, Keep, Score, Select, Selector
@@ -253,7 +253,7 @@ def test_score_writes_every_version_with_its_scores_or_its_reason(bench: Bench) 
         **{(2, "instruction"): "not_recorded", (2, "both"): "base_unusable"},
         **{(3, "response"): "not_recorded", (3, "both"): "not_recorded"},
     }
-    places = [(line["position"], VERSIONS.index(line["version"])) for line in lines]
+    places = [(line["position"], KINDS.index(line["version"])) for line in lines]
     assert places == sorted(places) and [row for row, _ in places] == [bench.ids.index(line["id"]) for line in lines]
     for line in lines:
         losses = LOSSES.get((line["position"], line["version"]))

@@ -216,3 +216,11 @@ def test_rates_are_means_of_this_model_only(server: Server, ledger: Ledger) -> N
     assert (rates.replies, rates.characters_per_input_token, rates.output_tokens_per_reply) == (2, 3.0, 100.0)
     assert rates.calls_per_second > 0
     assert _teacher(server, model="other").rates(ledger) is None
+
+
+def test_check_samples_at_temperature_zero_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    for fields in ({"temperature": 0.0}, {"samples": 3}, {"samples": 3, "temperature": None}):
+        OpenAITeacher(model="m", **fields).check()  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"teacher\.samples=3 at temperature 0.*set a temperature above 0"):
+        OpenAITeacher(model="m", samples=3, temperature=0.0).check()

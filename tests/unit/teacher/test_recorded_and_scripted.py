@@ -1,6 +1,7 @@
 """The two teachers that need no server."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +138,58 @@ def test_scripted_without_faults_always_parses(tmp_path: Path) -> None:
 def test_scripted_too_many_faults_are_refused_before_any_work() -> None:
     with pytest.raises(ValidationError, match="at most one fault an answer"):
         ScriptedTeacher(mismatches=0.7, drifts=0.7)
+
+
+@pytest.mark.parametrize("teacher", [ScriptedTeacher(mismatches=0.3, drifts=0.3), StrengthTeacher(level=0.4)])
+def test_scripted_samples_are_drawn_apart_and_the_first_is_that_of_one(tmp_path: Path, teacher: Teacher) -> None:
+    requests = _scripted_requests()
+    one, first, second, third = (
+        _replies(asked, [replace(request, sample=sample) for request in requests], tmp_path)
+        for asked, sample in ((teacher, 0), *((replace(teacher, samples=3), sample) for sample in range(3)))
+    )
+    assert one == first
+    for others in ((first, second), (first, third), (second, third)):
+        assert sum(a != b for a, b in zip(*others, strict=True)) > len(requests) / 4
+
+
+def _numbered_replies(tmp_path: Path) -> ReplayTeacher:
+    path = _file(
+        tmp_path,
+        {"index": 0, "kind": "instruction", "n": 1, "reply": "second"},
+        {"index": 0, "kind": "instruction", "n": 0, "reply": "first"},
+        {"index": 0, "kind": "response_reflected", "n": 0, "reply": "better"},
+        {"index": 1, "kind": "instruction", "n": 0, "reply": "alone"},
+    )
+    return ReplayTeacher(
+        path=path, columns={"row": "index", "version": "kind", "sample": "n", "reply": "reply"}, samples=2
+    )
+
+
+def test_replay_serves_the_samples_that_are_recorded(tmp_path: Path) -> None:
+    asked = [_request(row, "instruction", "original", sample=sample) for row in (0, 1) for sample in range(3)]
+    told = _replies(_numbered_replies(tmp_path), asked, tmp_path)
+    assert told == ["first", "second", "not_recorded", "alone", "not_recorded", "not_recorded"]
+
+
+def test_replay_without_a_column_of_samples_has_one(tmp_path: Path) -> None:
+    path = _file(tmp_path, {"index": 0, "kind": "instruction", "reply": "one"})
+    asked = [_request(0, "instruction", "original", sample=sample) for sample in range(2)]
+    assert _replies(ReplayTeacher(path=path, samples=2), asked, tmp_path) == ["one", "not_recorded"]
+
+
+def test_replay_response_to_another_sample_of_the_instruction_is_not_recorded(tmp_path: Path) -> None:
+    asked = [_request(0, "response", base) for base in ("instruction", "instruction-2")]
+    assert _replies(_numbered_replies(tmp_path), asked, tmp_path) == ["better", "not_recorded"]
+
+
+@pytest.mark.parametrize("number", [-1, "0", None, True])
+def test_replay_bad_number_of_a_sample_is_refused(tmp_path: Path, number: Any) -> None:
+    teacher = _numbered_replies(tmp_path)
+    _file(tmp_path, {"index": 0, "kind": "instruction", "n": number, "reply": ""})
+    with pytest.raises(UserError, match=rf"'n' should be a whole number \(the sample, counted from 0\).*{number!r}"):
+        _replies(teacher, [_request(0, "instruction", "original")], tmp_path)
+
+
+def test_replay_samples_of_tables_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match=r"columns\.sample needs columns\.version"):
+        ReplayTeacher(path=tmp_path, columns={"reply": "reply", "sample": "n"})

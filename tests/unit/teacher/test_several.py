@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +118,29 @@ def test_several_wrong_shares_are_refused(fields: dict[str, Any], said: str) -> 
 def test_several_identity_counts_every_teacher_and_not_their_order() -> None:
     assert identity(_several({"a": 2, "b": 1})) == identity(_several({"b": 1, "a": 2}))
     assert identity(_several(names="ab")) != identity(_several(names="abc")) != identity(_several({"a": 2}))
+
+
+def test_samples_are_drawn_by_each_rows_own_teacher(tmp_path: Path) -> None:
+    several = _several(samples=2)
+    requests = [replace(one, sample=sample) for one in _requests() for sample in range(2)]
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        told = [reply.text for reply in several.replies(requests, ledger)]
+        alone = {name: StrengthTeacher(level=0.1 * place) for place, name in enumerate("abc")}
+        for request, text in zip(requests, told, strict=True):
+            (expected,) = alone[several.teacher_of(request.row_id)].replies([request], ledger)
+            assert text == expected.text
+
+
+def test_samples_of_one_teacher_alone_are_refused() -> None:
+    teachers = {"a": ScriptedTeacher(), "b": ScriptedTeacher(samples=2)}
+    with pytest.raises(ValidationError, match=r"set teacher\.samples, not that of b"):
+        SeveralTeachers(teachers=teachers)
+
+
+def test_check_samples_with_a_teacher_that_repeats_itself_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    teachers = {"a": ScriptedTeacher(), "b": OpenAITeacher(model="m", temperature=0.0)}
+    SeveralTeachers(teachers=teachers).check()
+    SeveralTeachers(teachers=teachers, shares={"b": 0.0}, samples=2).check()
+    with pytest.raises(UserError, match=r"teacher\.samples=2 at temperature 0 would be the same text 2 times"):
+        SeveralTeachers(teachers=teachers, samples=2).check()

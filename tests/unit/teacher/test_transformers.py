@@ -245,3 +245,19 @@ def test_close_lets_the_model_go_and_the_next_request_loads_it(tiny_models: Mapp
 def test_model_that_is_no_student_is_refused() -> None:
     with pytest.raises(ValidationError, match="model should be a student, not ScriptedTeacher"):
         TransformersTeacher(model=ScriptedTeacher())
+
+
+def test_samples_one_more_generates_only_that(tiny_models: Mapping[str, Path], tmp_path: Path) -> None:
+    model = tiny_models["llama"]
+    _replies(_teacher(model), REQUESTS[:3], tmp_path)
+    both = [replace(one, sample=sample) for one in REQUESTS[:3] for sample in range(2)]
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        outstanding = _teacher(model, samples=2).outstanding(both, ledger)
+    assert [one.sample for one in outstanding] == [1, 1, 1]
+
+
+def test_check_samples_at_temperature_zero_are_refused(tiny_models: Mapping[str, Path]) -> None:
+    _teacher(tiny_models["llama"], samples=2).check()
+    _teacher(tiny_models["llama"], temperature=0.0).check()
+    with pytest.raises(UserError, match=r"teacher\.samples=2 at temperature 0 would be the same text 2 times"):
+        _teacher(tiny_models["llama"], samples=2, temperature=0.0).check()
