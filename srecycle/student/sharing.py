@@ -48,10 +48,11 @@ def lines_of(sequences: Sequence[Encoded], window: int) -> list[Line]:
     `window` is how far apart, in tokens, the model lets one token see another: lines that share stay within it, prefix
     included, and longer sequences share nothing (0: none does), since a shared line's mask knows of no window.
     """
-    apart = [one for one in sequences if len(one.ids) > window]
-    together = [one for one in sequences if len(one.ids) <= window]
+    ordered = sorted(sequences, key=lambda one: (_context(one), one.ids, one.target_start))
+    apart = [one for one in ordered if len(one.ids) > window]
+    together = [one for one in ordered if len(one.ids) <= window]
     lines = [Line(prefix=(), stem=_context(one), sequences=(one,)) for one in apart]
-    for prefix, family in _families(sorted(together, key=lambda one: (_context(one), one.ids)), 0):
+    for prefix, family in _families(together, 0):
         for context, members in groupby(family, key=_context):
             stem = context[len(prefix) :]
             if len(stem) < _LEAST_PREFIX:

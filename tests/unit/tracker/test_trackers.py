@@ -48,6 +48,7 @@ def test_jsonl_events_are_whole_and_in_order(tmp_path: Path, made: Made) -> None
     _run(JsonlTracker(), info, made)
     events = [json.loads(line) for line in (info.folder / "metrics.jsonl").read_text().splitlines()]
     assert all(isinstance(event.pop("time"), float) for event in events)
+    counts = {"rows": 3, "duplicates": 0, "empty_responses": 0, "empty_instructions": 0}
     assert events == [
         {
             "event": "run",
@@ -64,7 +65,7 @@ def test_jsonl_events_are_whole_and_in_order(tmp_path: Path, made: Made) -> None
             "key": made.artifact.key,
             "how": "run",
             "seconds": round(made.seconds, 3),
-            "metrics": {"rows": 3, "duplicates": 0, "empty_responses": 0, "empty_instructions": 0},
+            "metrics": counts | {"references": 3, "later_messages_left_out": 0},
         },
         {"event": "curve", "stage": "train", "step": 1, "loss": 0.5},
         {"event": "curve", "stage": "train", "step": 2, "loss": None},
