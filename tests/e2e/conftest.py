@@ -25,6 +25,7 @@ SMALL = (
 """The micro-world's chain at its smallest."""
 
 Make = Callable[..., Experiment]
+Go = Callable[..., Run]
 
 
 @pytest.fixture

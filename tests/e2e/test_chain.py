@@ -1,18 +1,15 @@
 """The whole chain on the micro-world: what runs, what is shared, and what is left alone."""
 
 import json
-from collections.abc import Callable
 
 import pyarrow.parquet as pq
 import pytest
 
-from srecycle.report.runs import Run
 from srecycle.runner import planned
-from tests.e2e.conftest import SMALL, Make, ran
+from tests.e2e.conftest import SMALL, Go, Make, ran
 
 pytestmark = pytest.mark.e2e
 
-Go = Callable[..., Run]
 
 ALL = {
     "source",

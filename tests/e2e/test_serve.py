@@ -122,8 +122,9 @@ def test_reflection_by_a_served_model_is_kept_counted_and_paid_once(
     for name in ("reflect_instruction", "reflect_response"):
         one, other = first[name].artifact, second[name].artifact
         assert one.record == other.record and second[name].how == "run"
-        assert other.provenance["notes"]["calls"].get("paid", 0) == 0
-        assert other.provenance["notes"]["calls"].get("usd", 0) == 0
+        paid, found = (artifact.provenance["notes"]["calls"] for artifact in (one, other))
+        assert (found["paid"], found["usd_paid"]) == (0, 0)
+        assert found["usd"] == pytest.approx(paid["usd"]) and paid["usd"] == pytest.approx(paid["usd_paid"]) != 0
     with sqlite3.connect(tmp_path / "store" / "ledger.sqlite") as connection:
         assert connection.execute("SELECT count(*) FROM replies").fetchone() == (len(lines),)
         assert connection.execute("SELECT count(*) FROM claims").fetchone() == (0,)
