@@ -145,7 +145,10 @@ def _worded(error: Exception) -> str:
     told = str(error).partition("Config search path")[0]
     lines = [line.strip() for line in told.splitlines() if line.strip()]
     if match := re.match(r"Could not override '([^']+)'", lines[0]):
-        return f"{match[1]} is no configuration key: `srecycle --cfg job` lists them (with the same group choices)"
+        return (
+            f"{match[1]} is no configuration key: `srecycle --cfg job` lists them (with the same group choices); "
+            "an entry that a mapping doesn't have yet is added with +KEY=VALUE"
+        )
     return "; ".join(line for line in lines if not line.startswith(("full_key", "object_type")))
 
 
@@ -218,7 +221,9 @@ def _complaints(error: ValidationError, place: str) -> Iterator[str]:
         elif item["type"] == "unexpected_keyword_argument":
             yield f"{field} is not a setting of {error.title}{_similar(str(item['loc'][-1]), error.title)}"
         else:
-            yield f"{field}={item['input']!r}: {item['msg']}"
+            # A key itself, given for the name of its variable, is not to be repeated.
+            given = "(not shown)" if field.endswith("key_variable") else repr(item["input"])
+            yield f"{field}={given}: {item['msg']}"
 
 
 def _similar(name: str, component: str) -> str:

@@ -16,6 +16,7 @@ Selectors, keep filters, teacher, student, trainer and evaluators are all parts 
 experiment or its plan does no work and loads no model.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -74,7 +75,9 @@ class Experiment(Component):
         if not self.until:
             return plan
         if self.until not in plan:
-            raise UserError(f"until={self.until} is no stage of this experiment, which has: {', '.join(plan)}")
+            known = list(replace(self, until="scores").plan()) if self.until != "scores" else []
+            told = ", ".join(dict.fromkeys([*known, *plan]))
+            raise UserError(f"until={self.until} is no stage of this experiment, which has: {told}")
         names = list(plan)
         return {name: plan[name] for name in names[: names.index(self.until) + 1]}
 

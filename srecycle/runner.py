@@ -79,7 +79,8 @@ def run(experiment: Experiment, choices: Mapping[str, str], overrides: list[str]
             say(f"  {one.how:6} {label} {stage.key[:8]}" + ("" if one.how == "hit" else f" ({one.seconds:.1f} s)"))
             _track(session, label, made[label])
         if experiment.until:
-            say(f"{experiment.until}: {made[experiment.until].artifact.folder}")
+            folder = made[experiment.until].artifact.folder
+            say(f"{experiment.until}: {', '.join(map(str, sorted(folder.glob('*.parquet')))) or folder}")
         status = "finished"
     except BaseException as error:
         status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
@@ -119,9 +120,10 @@ def _track(session: Session, label: str, made: Made) -> None:
 
 
 def _cost(made: Mapping[str, Made]) -> dict[str, float]:
-    """Return what the teacher's replies cost (dollars): all that this run rests on, and those that it paid for itself.
+    """Return what the teacher's replies cost (dollars): all that this run rests on, and those paid for in its stages.
 
-    `usd_per_taken` is the former for each rewrite that the student took. No figure where no reply is told of.
+    Stages that were found cost this run nothing. `usd_per_taken` is the first for each rewrite that the student took.
+    No figure where no reply is told of.
     """
     calls = {
         label: dict(one.artifact.provenance["notes"]["calls"])
@@ -134,8 +136,8 @@ def _cost(made: Mapping[str, Made]) -> dict[str, float]:
     paid = [one for label, one in calls.items() if made[label].how != "hit"]
     cost = {
         "cost/usd": usd,
-        "cost/usd_paid_now": sum(one.get("usd_paid", 0.0) for one in paid),
-        "cost/calls_paid_now": sum(one.get("paid", 0) for one in paid),
+        "cost/usd_paid": sum(one.get("usd_paid", 0.0) for one in paid),
+        "cost/calls_paid": sum(one.get("paid", 0) for one in paid),
     }
     taken = sum(one.artifact.metrics.get("taken", 0) for label, one in made.items() if label.startswith("select_"))
     return cost | ({"cost/usd_per_taken": usd / taken} if taken else {})

@@ -109,6 +109,11 @@ class Source(Stage):
         """Read, number, and write the rows."""
         samples = self.data.chosen()
         rows = numbered_rows(samples)
+        if not any(row.instruction.strip() and row.response.strip() for row in rows):
+            raise UserError(
+                f"none of the {len(rows)} samples of {self.data.description} has both an instruction and a response: "
+                "check the field names, and data.turn where it is set"
+            )
         work.write("rows", to_table(rows, ROW_SCHEMA))
         later = [sample.later_messages for _, sample in samples if sample.later_messages]
         if later:

@@ -35,6 +35,7 @@ _FINISHED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence")
 """How servers say that a reply ended by itself. A server that says nothing (an empty word) may have cut it."""
 
 _CUT = ("length", "max_tokens", "max_output_tokens", "model_length")
+_STOPPED = {"content_filter": "content_filter"}
 
 # Possessive quantifiers (`*+`): without them a long run of marks or spaces is tried in every way to split it.
 _LINE_START = r"^[#>*_ \t]*+(?:(?:\d{1,2}[.)]|[-+\u2022])[ \t]++[#*_]*+)?"
@@ -103,12 +104,12 @@ def parse(
 
     `placeholders` are the texts (casefolded) that stand for instruction and answer where the request shows its format.
     `status` is "ok", "empty" (no text), "refused", "truncated" (cut by the length limit), "unparsed" (a marker is
-    missing or out of place), "empty_segment", "echoed" (a segment repeats its placeholder), or the server's own word
-    for a reply that it stopped.
+    missing or out of place), "empty_segment", "echoed" (a segment repeats its placeholder), "content_filter" or, where
+    the server stopped it for another reason, "stopped": its own word is no status, since it can be any text.
     """
     finish = finish_reason.lower()
     if finish and finish not in _FINISHED:
-        return Parsed(status="truncated" if finish in _CUT else finish_reason)
+        return Parsed(status="truncated" if finish in _CUT else _STOPPED.get(finish, "stopped"))
     if not reply.strip():
         return Parsed(status="empty")
     segments, is_wrapped = _segments(reply, NAMES[phase])

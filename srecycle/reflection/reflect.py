@@ -19,7 +19,7 @@ from srecycle.data import Source
 from srecycle.engine import Engine
 from srecycle.progress import say
 from srecycle.reflection.bases import Base, bases
-from srecycle.reflection.bill import Bill, used
+from srecycle.reflection.bill import Bill
 from srecycle.reflection.criteria import scores
 from srecycle.reflection.parsing import Parsed, parse
 from srecycle.reflection.prompts import Reflection
@@ -70,26 +70,32 @@ class Reflect(Stage):
     def run(self, work: Work) -> Metrics:
         """Ask, parse, and write the candidates."""
         shown = self._bases(work)
-        bill = Bill(work.scratch)
+        bill = Bill(work)
+        given: dict[tuple[str, str, int], Answered] = {}
         with Ledger(work.store.root / "ledger.sqlite") as ledger, _done_with(self.teacher):
-            if self.teacher.whole:  # every reply is in the ledger afterwards, where the shards find it
-                _, usage = self._ask(self.requests(shown), ledger)
-                bill.keep("whole", usage - Counter(replies=usage["replies"], usd=usage["usd"]))
+            if self.teacher.whole:
+                given, replies = self._ask(self.requests(shown), ledger)
+                bill.keep("whole", replies)
 
             def reflect(shard: Sequence[Base]) -> pa.Table:
-                answers, usage = self._ask(self.requests(shard), ledger)
-                asked = iter(answers)
+                requests, answers = self.requests(shard), given
+                if not self.teacher.whole:
+                    answers, replies = self._ask(requests, ledger)
+                    bill.keep(f"{shard[0].row.id} {shard[0].version}", replies)
+                asked = iter([answers[_asked_for(request)] for request in requests])
                 candidates = [
                     self._candidate(base, sample, next(asked) if base.status == OK else None)
                     for base in shard
                     for sample in range(self.teacher.samples)
                 ]
-                bill.keep(f"{shard[0].row.id} {shard[0].version}", usage)
                 return to_table(candidates, CANDIDATE_SCHEMA)
 
             candidates = self.engine.map_shards(self.name, shown, reflect, work.scratch)
         work.write("candidates", candidates)
-        work.notes["calls"] = bill.total
+        work.notes["calls"] = told = bill.total
+        if told.get("usd"):
+            paid = f"{told['paid']:,.0f} paid by this stage (${told['usd_paid']:,.2f})"
+            say(f"  {self.name}: {told['replies']:,.0f} replies worth ${told['usd']:,.2f}, {paid}")
         _warn(self.name, candidates)
         return self._metrics(shown, candidates)
 
@@ -139,18 +145,19 @@ class Reflect(Stage):
         messages = self.reflection.again(self.phase, one.request.messages, one.reply.text, one.parsed.status)
         return replace(one.request, messages=messages) if messages is not None else None
 
-    def _ask(self, requests: Sequence[Request], ledger: Ledger) -> "tuple[list[Answered], Counter[str]]":
-        """Ask, and ask again where a reply can't be used, until all are usable or given up; return the usage too."""
-        replies = self.teacher.replies(requests, ledger)
-        usage = used(replies)
-        asked = [self.answered(*pair) for pair in zip(requests, replies, strict=True)]
-        while again := {place: request for place, one in enumerate(asked) if (request := self.again(one))}:
-            replies = self.teacher.replies(list(again.values()), ledger)
-            usage.update(used(replies))
-            for (place, request), reply in zip(again.items(), replies, strict=True):
-                before = asked[place]
-                asked[place] = self.answered(request, reply, (*before.earlier, before.reply.text))
-        return asked, usage
+    def _ask(
+        self, requests: Sequence[Request], ledger: Ledger
+    ) -> tuple[dict[tuple[str, str, int], Answered], list[Reply]]:
+        """Ask, and ask again where a reply can't be used, until all are usable or given up; return all replies too."""
+        replies = list(self.teacher.replies(requests, ledger))
+        asked = {_asked_for(one): self.answered(one, reply) for one, reply in zip(requests, replies, strict=True)}
+        while again := [request for one in asked.values() if (request := self.again(one))]:
+            more = self.teacher.replies(again, ledger)
+            replies += more
+            for request, reply in zip(again, more, strict=True):
+                before = asked[_asked_for(request)]
+                asked[_asked_for(request)] = self.answered(request, reply, (*before.earlier, before.reply.text))
+        return asked, replies
 
     def _bases(self, work: Work) -> list[Base]:
         rows = to_rows(work.read(self.rows).table("rows"))
@@ -200,6 +207,11 @@ class Reflect(Stage):
         if len(teachers) > 1:
             metrics |= {f"teacher/{name}": count for name, count in sorted(teachers.items())}
         return metrics
+
+
+def _asked_for(request: Request) -> tuple[str, str, int]:
+    """Return what a request asks for: a sample of a version of a row, in one phase."""
+    return request.row_id, request.base, request.sample
 
 
 @contextmanager

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from srecycle.errors import UserError
 from srecycle.progress import say
 from srecycle.student.encoding import Encoded
 from srecycle.student.model import Loaded
@@ -53,7 +54,7 @@ class Inference:
 
     `share` lets prefixes and contexts be shared; where the model can't take that (found out by trying), they are not.
     Counted: `read_tokens` (of all sequences asked for), `computed_tokens` (fed to the model, without padding), `splits`
-    (of batches that memory didn't hold).
+    (of batches that memory didn't hold). Once `stopped`, by any thread, it ends after the batch that it is at.
     """
 
     def __init__(self, loaded: Loaded, batch_tokens: int, *, share: bool = True, compiled: bool = False) -> None:
@@ -63,6 +64,7 @@ class Inference:
         self.loaded = loaded
         self.batch_tokens = batch_tokens
         self.read_tokens = self.computed_tokens = self.splits = 0
+        self.stopped = False
 
     @property
     def shares(self) -> bool:
@@ -76,6 +78,8 @@ class Inference:
             wanted[sequence] |= rank
         found: dict[Encoded, TokenLosses | None] = {}
         for batch in batches(lines_of(list(wanted), self._window), lambda: self.batch_tokens, self._network.window):
+            if self.stopped:
+                raise UserError("scoring stopped with the run; the same command goes on where it stopped")
             self._compute(batch, wanted, found)
         self.read_tokens += sum(len(sequence.ids) for sequence in sequences)
         return [found[sequence] for sequence in sequences]

@@ -70,23 +70,28 @@ class Likelihoods(Stage):
         if self.trained_in is not None:
             say("  warning: the student is scored in another template than it is trained in")
         inference = self.inference(self.student.load(), work)
-        started = time.monotonic()
+        started, scored = time.monotonic(), list[int]()
 
         def score(shard: Sequence[Sequence[Line]]) -> pa.Table:
             usable = [line for lines in shard for line in lines if line["status"] == OK]
-            return to_table(self.likelihoods(inference, usable), LIKELIHOOD_SCHEMA)
+            table = to_table(self.likelihoods(inference, usable), LIKELIHOOD_SCHEMA)
+            scored.append(len(shard))
+            return table
 
         def rate() -> str:
             return f"{inference.read_tokens / (time.monotonic() - started):,.0f} tokens/s"
 
-        table = self.engine.map_shards(self.name, rows, score, work.scratch, rate)
+        try:
+            table = self.engine.map_shards(self.name, rows, score, work.scratch, rate)
+        finally:
+            inference.stopped = True  # an interruption reaches the main thread only
         work.write("likelihoods", table)
         seconds = time.monotonic() - started
         work.notes.update(
             batch_tokens=inference.batch_tokens,
             out_of_memory_splits=inference.splits,
             shared_prefixes=inference.shares,
-            rows_per_second=round(len(rows) / seconds, 2),
+            rows_per_second=round(sum(scored) / seconds, 2),
             tokens_per_second=round(inference.read_tokens / seconds, 1),
         )
         _warn(table)

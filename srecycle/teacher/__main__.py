@@ -18,6 +18,8 @@ from srecycle.store import Store
 from srecycle.teacher.exchange import export_replies, import_replies
 from srecycle.teacher.ledger import Ledger
 
+_WIDTH_WHERE_PIPED = 160
+
 _COSTS = """
 SELECT provider, model, sum(calls) AS calls, sum(imported) AS imported, sum(input) AS input, sum(output) AS output,
     sum(reasoning) AS reasoning, sum(usd) AS usd, sum(failures) AS failures, sum(lost) AS lost
@@ -68,14 +70,14 @@ def _show(options: argparse.Namespace) -> int:
         table.add_column(name)
     names = ("replies", "imported", "input tokens", "output tokens", "reasoning", "dollars", "failures", "dollars lost")
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     with _ledger(options.store) as ledger:
         for line in ledger.rows(_COSTS):
             provider, model, *counts, usd, failures, lost = line.values()
             table.add_row(provider, model, *map(str, counts), f"{usd:.4f}", str(failures), f"{lost:.4f}")
     console = Console()
     # Figures that don't fit must not be cut: a file or a pipe has any width.
-    console.print(table, width=max(console.width, 160) if not console.is_terminal else None)
+    (console if console.is_terminal else Console(width=_WIDTH_WHERE_PIPED)).print(table)
     return 0
 
 

@@ -6,7 +6,7 @@ was found in the ledger is no part of the result.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
@@ -40,7 +40,8 @@ class Request:
 class Reply:
     """A teacher's reply. `finish_reason` is "stop", "length" or the server's word; tokens and dollars its cost.
 
-    `teacher` names who wrote it, where several teachers share a run.
+    `teacher` names who wrote it, where several teachers share a run. `key` is the ledger's, and `time` (seconds since
+    1970) when it was paid for by this ledger's owner; 0 where that is not known.
     """
 
     text: str
@@ -51,6 +52,8 @@ class Reply:
     output_tokens: int = 0
     usd: float = 0.0
     teacher: str = ""
+    key: str = field(default="", compare=False)
+    time: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,6 +73,6 @@ class OpenAIBatchTeacher(OpenAITeacher):
             found |= BatchRun(self, os.environ[self.key_variable], list(missing.values()), ledger).run()
         first = {key: place for place, key in reversed(list(enumerate(keys)))}
         return [
-            replace(found[key], paid=found[key].paid and first[key] == place, teacher=self.model)
+            replace(found[key], paid=found[key].paid and first[key] == place, teacher=self.model, key=key)
             for place, key in enumerate(keys)
         ]

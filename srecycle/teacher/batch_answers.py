@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from srecycle.teacher.completion import Completion, one_line, read_completion
+from srecycle.teacher.completion import Completion, blotted, one_line, read_completion
 
 _PASSING: Final = (408, 409, 425, 429)
 _NOT_REACHED: Final = ("batch_expired", "batch_cancelled")
@@ -43,11 +43,11 @@ def _answer(said: Mapping[str, Any], secret: str) -> Completion | Left:
     if status != 200:
         told = said.get("error") or (body.get("error") if isinstance(body, dict) else None)
         code, message = (told.get("code"), told.get("message")) if isinstance(told, dict) else (None, told)
-        reason = one_line(f"{code or status or 'error'}: {message}".replace(secret, "(the key)"))
+        reason = one_line(blotted(f"{code or status or 'error'}: {message}", secret))
         if not isinstance(status, int) or code in _NOT_REACHED:
             return Left(reason=reason)
         return Left(reason=reason, refused=status < 500 and status not in _PASSING, status=status)
     try:
         return read_completion(json.dumps(body).encode())
     except ValueError as error:
-        return Left(reason=f"unreadable answer: {error}", status=status)
+        return Left(reason=one_line(blotted(f"unreadable answer: {error}", secret)), status=status)

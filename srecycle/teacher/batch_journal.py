@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal
 
+from srecycle.errors import UserError
+
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS batches (
     token TEXT PRIMARY KEY, provider TEXT NOT NULL, id TEXT, state TEXT NOT NULL, requests INTEGER NOT NULL,
@@ -52,12 +54,17 @@ class Journal:
     """The open journal, for one thread. Several processes may have it open at once."""
 
     def __init__(self, path: Path) -> None:
-        """Open the journal, creating it where there is none."""
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not path.exists():
-            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
-        self._connection = sqlite3.connect(path, timeout=60, isolation_level=None)
-        self._connection.executescript(_TABLES)
+        """Open the journal, creating it where there is none. Raises UserError where it is none, or can't be opened."""
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not path.exists():
+                os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+            self._connection = sqlite3.connect(path, timeout=60, isolation_level=None)
+            self._connection.executescript(_TABLES)
+        except (sqlite3.DatabaseError, OSError) as error:
+            raise UserError(
+                f"{path} can't be opened as a journal of batches ({error}): set teacher.journal to another file"
+            ) from error
 
     def __enter__(self) -> "Journal":
         return self

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 _EMPTY_ON_PURPOSE: Final = ("length", "content_filter")
 _LONGEST_TOLD: Final = 2000
+_LEAST_SECRET: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ def read_completion(body: bytes) -> Completion:
     try:
         tree = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"the answer is no JSON: {one_line(body[:200].decode(errors='replace'))}") from error
+        raise ValueError(f"the answer is no JSON: {body.decode(errors='replace')}") from error
     if not isinstance(tree, dict):
         raise ValueError("the answer is no completion")
     if tree.get("error"):
@@ -54,6 +55,11 @@ def read_completion(body: bytes) -> Completion:
         reasoning_tokens=reasoning_tokens,
         has_usage=input_tokens + output_tokens > 0,
     )
+
+
+def blotted(text: str, secret: str) -> str:
+    """Blot a key out of what a server said: some repeat it. A few letters guard nothing, and stand in any word."""
+    return text.replace(secret, "(the key)") if len(secret) >= _LEAST_SECRET else text
 
 
 def _text(message: Mapping[str, Any], finish_reason: str) -> str | None:

@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from srecycle.errors import UserError
 from srecycle.teacher.ledger import Ledger, ledger_key
 
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _AT_ONCE: Final = 200
 
@@ -92,7 +92,7 @@ def import_replies(ledger: Ledger, file: Path) -> Imported:
                     torn = not line.endswith(b"\n")  # only a file's last line can be without an end
                     refused += not torn
                     continue
-                if entry.key != ledger_key(entry.provider, entry.request, entry.sample):
+                if not _is_sound(entry):
                     refused += 1
                     continue
                 good += 1
@@ -104,7 +104,17 @@ def import_replies(ledger: Ledger, file: Path) -> Imported:
             new += ledger.add(some)
     except OSError as error:
         raise UserError(f"{file} can't be read: {error.strerror}") from error
+    if torn and not good:
+        raise UserError(f"{file} holds no replies: give a file that srecycle-ledger export wrote")
     return Imported(new=new, known=good - new, refused=refused, torn=torn)
+
+
+def _is_sound(entry: Entry) -> bool:
+    """Tell whether the key is that of the request. One with numbers that JSON has not (Infinity) has no key."""
+    try:
+        return entry.key == ledger_key(entry.provider, entry.request, entry.sample)
+    except ValueError:
+        return False
 
 
 def _as_row(entry: Entry) -> dict[str, Any]:

@@ -264,13 +264,13 @@ class Ledger:
             yield from self._connection.execute(f"{query} WHERE key IN ({','.join('?' * len(some))})", some)
 
     def _find_all(self, keys: Sequence[str]) -> dict[str, Reply]:
-        query = "SELECT key, reply, finish_reason, input_tokens, output_tokens, usd FROM replies"
-        return {
-            key: Reply(
-                text=text, finish_reason=finish_reason, input_tokens=input_tokens, output_tokens=output_tokens, usd=usd
-            )
-            for key, text, finish_reason, input_tokens, output_tokens, usd in self._of_keys(query, keys)
-        }
+        names = ("text", "finish_reason", "input_tokens", "output_tokens", "usd", "time")
+        query = (
+            "SELECT key, reply, finish_reason, input_tokens, output_tokens, usd, "
+            "CASE imported WHEN 0 THEN time ELSE 0 END FROM replies"
+        )
+        lines = self._of_keys(query, keys)
+        return {key: Reply(key=key, **dict(zip(names, values, strict=True))) for key, *values in lines}
 
     def _spent_with(self, provider: str) -> float:
         """Add what came since the last call: row numbers only grow, in the order of commits."""

@@ -21,8 +21,11 @@ from srecycle.teacher.inquiry import Question
 from srecycle.teacher.ledger import Ledger, ledger_key
 
 Price = Annotated[float, Field(ge=0)]
-Url = Annotated[str, Field(pattern=r"^https?://[^@/]+(/[^@]*)?$")]
-"""With a scheme, and without a user's name or password in it: those would end in logs."""
+Url = Annotated[str, Field(pattern=r"^https?://[^@/?]+(/[^@?]*)?$")]
+"""With a scheme, and without a user's name, a password or a query in it: those would end in logs."""
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z_]\w{0,63}$")]
+"""Of a variable. A key that was put here by mistake doesn't look like one."""
 
 _OWN_FIELDS = {
     "model": "teacher.model",
@@ -69,7 +72,7 @@ class OpenAITeacher(Teacher):
     model: str
     base_url: Url | None = runtime(None)
     provider: str | None = None
-    key_variable: str = runtime("OPENAI_API_KEY")
+    key_variable: Name = runtime("OPENAI_API_KEY")
     temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.7
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = 2048
@@ -152,7 +155,7 @@ class OpenAITeacher(Teacher):
         first = {key: place for place, key in reversed(list(enumerate(keys)))}
         # Equal requests share one reply, which is paid for once.
         return [
-            replace(found[key], paid=found[key].paid and first[key] == place, teacher=self.model)
+            replace(found[key], paid=found[key].paid and first[key] == place, teacher=self.model, key=key)
             for place, key in enumerate(keys)
         ]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from srecycle.errors import UserError
-from srecycle.teacher.completion import one_line
+from srecycle.teacher.completion import blotted, one_line
 from srecycle.teacher.pace import asked_pause
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ def trouble_of(error: Exception, secret: str) -> Trouble:
     """Read what the client raised. `secret` is blotted out of what the server said: some repeat the key."""
     from openai import APIConnectionError, APIStatusError
 
-    told = one_line(str(error).replace(secret, "(the key)"))
+    told = one_line(blotted(str(error), secret))
     if isinstance(error, APIConnectionError | TimeoutError):
         cause = _root(error)  # what broke; on its way up a broken connection is called a timeout
-        told = one_line(f"{type(cause).__name__} {cause}".replace(secret, "(the key)"))
+        told = one_line(blotted(f"{type(cause).__name__} {cause}", secret))
         return Trouble(follows="again", name="timeout" if isinstance(cause, TimeoutError) else "unreachable", told=told)
     if not isinstance(error, APIStatusError):
         return Trouble(follows="again", name="unreadable answer", told=told)

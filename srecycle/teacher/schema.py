@@ -6,12 +6,14 @@ imports in its replies, nor provider, status and price in its failures, nor clai
 
 import os
 import sqlite3
+import time
 from pathlib import Path
 from typing import Final
 
 from srecycle.errors import UserError
 
 FORMAT: Final = 2
+_PATIENCE: Final = 60.0
 
 _TABLES: Final = (
     """CREATE TABLE IF NOT EXISTS replies (
@@ -52,7 +54,7 @@ def open_ledger(path: Path) -> sqlite3.Connection:
         if not path.exists():
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
         connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode=WAL")
+        _use_wal(connection)
         connection.execute("PRAGMA synchronous=NORMAL")
         _update(connection, path)
     except (sqlite3.DatabaseError, OSError) as error:
@@ -60,6 +62,19 @@ def open_ledger(path: Path) -> sqlite3.Connection:
             f"{path} can't be opened as a ledger ({error}): mend its permissions or move it away"
         ) from error
     return connection
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch to WAL. SQLite doesn't wait for another process that is just doing the same, as it does elsewhere."""
+    patience = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > patience:
+                raise
+            time.sleep(0.02)
 
 
 def _update(connection: sqlite3.Connection, path: Path) -> None:

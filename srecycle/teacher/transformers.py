@@ -112,9 +112,17 @@ class TransformersTeacher(Teacher):
             found[key] if first[key] == place else replace(found[key], paid=False) for place, key in enumerate(keys)
         ]
 
+    def interrupt(self) -> None:
+        """End what other threads generate, after the batch that they are at."""
+        self._interrupted.set()
+
     def close(self) -> None:
         """Let go of the model; the next request loads it again."""
         self.__dict__.pop("_loaded", None)
+
+    @cached_property
+    def _interrupted(self) -> threading.Event:
+        return threading.Event()
 
     @property
     def _student(self) -> "Student":
@@ -155,6 +163,8 @@ class TransformersTeacher(Teacher):
         too_long = Reply(text="", finish_reason="", status="too_long")
         replies = {prompt.key: too_long for prompt in prompts if prompt.room < 1}
         for batch in _batches([prompt for prompt in prompts if prompt.room > 0], self.batch_tokens):
+            if self._interrupted.is_set():
+                raise UserError("generating stopped with the run; the same command goes on where it stopped")
             started = time.monotonic()
             generated = self._generate(batch)
             seconds = (time.monotonic() - started) / len(batch)

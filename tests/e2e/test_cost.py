@@ -26,7 +26,7 @@ def test_cost_of_a_run_is_told_with_what_it_paid_itself(go: Go, monkeypatch: pyt
         )
         first, again = go(*asked), go(*asked)
         assert server.billed.total() == CALLS
-    names = ("cost/usd", "cost/usd_paid_now", "cost/calls_paid_now", "cost/usd_per_taken")
+    names = ("cost/usd", "cost/usd_paid", "cost/calls_paid", "cost/usd_per_taken")
     taken = 2 * ROWS
     assert [first.metrics[name] for name in names] == pytest.approx([USD, USD, CALLS, USD / taken])
     assert [again.metrics[name] for name in names] == pytest.approx([USD, 0, 0, USD / taken])

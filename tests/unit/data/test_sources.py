@@ -129,7 +129,6 @@ LONG = [
         (1, ("q1", "a1"), 1, 6),
         (2, ("q2", "a2"), 4, 3),
         (3, ("q3", "a3"), 7, 0),
-        (4, ("", ""), 9, 0),
     ],
 )
 def test_chat_turn_chooses_the_pair_its_history_and_what_is_left_out(
@@ -141,6 +140,15 @@ def test_chat_turn_chooses_the_pair_its_history_and_what_is_left_out(
     assert (row.instruction, row.response) == pair
     assert row.history == tuple(Turn(role=role, content=text) for role, text in LONG[:history])
     assert materialize(Source(data=data), store).artifact.metrics["later_messages_left_out"] == later
+
+
+def test_chat_turn_that_no_conversation_has_is_an_error(store: Store, tmp_path: Path) -> None:
+    record = {"messages": [{"role": role, "content": text} for role, text in LONG]}
+    data = Chat(path=_written(tmp_path / "a.json", [record]), turn=4)
+    (row,) = data.rows()
+    assert (row.instruction, row.response, len(row.history)) == ("", "", 9)
+    with pytest.raises(UserError, match=r"none of the 1 samples .* both an instruction and a response.*data\.turn"):
+        materialize(Source(data=data), store)
 
 
 def test_chat_left_out_messages_are_told_once(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -103,7 +103,8 @@ def test_parse_anything_gives_ok_with_texts_or_a_reason_without(phase: Phase, re
         assert parsed.instruction in reply and parsed.response in reply
     else:
         assert parsed == Parsed(status=parsed.status)
-        assert parsed.status in {"stop": STATUSES, "": STATUSES, "length": ("truncated",)}.get(finish, (finish,))
+        expected = {"stop": STATUSES, "": STATUSES, "length": ("truncated",), "content_filter": ("content_filter",)}
+        assert parsed.status in expected.get(finish, ("stopped",))
 
 
 def _is_plain(text: str) -> bool:
@@ -226,3 +227,9 @@ def test_parse_authored_replies_are_all_usable(shared: Path) -> None:
         parsed = parse(phase, record["reply"], record["finish_reason"])
         assert parsed.status == "ok", record["index"]
         assert parsed.critique and "[End]" not in parsed.response + parsed.instruction
+
+
+@pytest.mark.parametrize("finish", ["ok", "OK", "<script>", "error", "stopped " * 100])
+def test_parse_a_servers_own_word_is_never_a_status(finish: str) -> None:
+    parsed = parse("response", "[Better Answer]\nx\n[End]", finish)
+    assert parsed == Parsed(status="stopped")

@@ -12,11 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 
+from srecycle.__main__ import build, config_folder
 from srecycle.errors import UserError
+from srecycle.stage import materialize
+from srecycle.store import Store
 from srecycle.teacher import Ledger, Request
 from srecycle.teacher.batch import OpenAIBatchTeacher
+from srecycle.teacher.batch_journal import Journal
 from srecycle.teacher.openai import OpenAITeacher
+from tests.faulty_server import reflection
 from tests.unit.teacher.batch_endpoint import Endpoint, Line, bad, good
 
 KEY = "sk-secret-of-this-test"
@@ -324,3 +330,46 @@ def test_journal_holds_no_key_and_is_its_owners_only(endpoint: Endpoint, ledger:
     written = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert "batches.sqlite" in written and not [name for name, content in written.items() if KEY.encode() in content]
     assert KEY not in json.dumps(_failures(tmp_path))
+
+
+def test_journal_that_is_none_is_an_error_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "garbage").write_text("this is no database " * 100)
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "garbage", tmp_path / "file" / "inside"):
+        with pytest.raises(UserError, match=r"can't be opened as a journal of batches \(.*teacher\.journal"):
+            Journal(path)
+
+
+def test_reflection_hands_a_refused_request_over_once_whatever_the_shards(
+    endpoint: Endpoint, tmp_path: Path, make_experiment: Any
+) -> None:
+    def answer(line: Line) -> Line:
+        refused = "row 3" in line["body"]["messages"][-1]["content"]
+        reply = bad(line, 400, "content_policy") if refused else good(line)
+        if not refused:
+            reply["response"]["body"]["choices"][0]["message"]["content"] = reflection(line["body"])
+        return reply
+
+    endpoint.answer = answer
+    rows = [{"instruction": f"what is row {number} ?", "output": "it is one"} for number in range(6)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    experiment = make_experiment(
+        *("data=alpaca", f"data.path={tmp_path / 'rows.json'}", "student=testbed_weak", "teacher=openai_batch"),
+        *(f"teacher.base_url={endpoint.url}", "teacher.keep_failed=true", "teacher.poll_seconds=0.01"),
+        *("teacher.usd_per_million_input_tokens=1", "engine.shard_rows=2", "reflection.reasks=0"),
+    )
+    store, plan = Store(experiment.store), experiment.plan()
+    materialize(plan["source"], store)
+    made = materialize(plan["reflect_instruction"], store).artifact
+    assert (made.metrics["instruction/ok"], made.metrics["instruction/teacher_refused"]) == (5, 1)
+    assert [len(endpoint.files[one["input_file_id"]].splitlines()) for one in endpoint.batches.values()] == [6]
+    assert made.provenance["notes"]["calls"]["paid"] == 5
+
+
+@pytest.fixture
+def make_experiment(tmp_path: Path) -> Any:
+    def made(*overrides: str) -> Any:
+        with initialize_config_dir(str(config_folder()), version_base="1.3"):
+            return build(compose("config", [f"store={tmp_path / 'store'}", *overrides]))[1]
+
+    return made

@@ -169,3 +169,17 @@ def test_rates_pauses_between_runs_are_no_part_of_the_speed(path: Path, monkeypa
     assert rates is not None
     assert (rates.replies, rates.output_tokens_per_reply, rates.calls_per_second) == (5, 2.0, 0.5)
     assert rates.characters_per_input_token == pytest.approx(0.1)
+
+
+def test_ledger_that_several_processes_create_at_once_opens_for_all_of_them(tmp_path: Path) -> None:
+    code = "import sys\nfrom pathlib import Path\nfrom srecycle.teacher import Ledger\nsys.stdin.readline()\n"
+    code += "for number in range(8):\n    Ledger(Path(sys.argv[1]) / f'{number}.sqlite').__exit__(None, None, None)\n"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    opening = [subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    time.sleep(1.5)  # all have imported what they need
+    for one in opening:
+        assert one.stdin is not None
+        one.stdin.write("go\n")
+        one.stdin.flush()
+    told = [one.communicate(timeout=60)[1] for one in opening]
+    assert [one.returncode for one in opening] == [0] * 4, told

@@ -73,6 +73,26 @@ def test_import_refuses_wrong_lines_and_leaves_a_torn_one_out(
     assert len(_rows(other)) == 1
 
 
+def test_import_refuses_numbers_that_no_ledger_holds(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, other = tmp_path / "replies.jsonl", tmp_path / "other"
+    main(["export", str(file), str(store)])
+    first, second, third = file.read_text().split("\n")[:3]
+    huge = json.dumps(json.loads(first) | {"input_tokens": 2**70})
+    endless = json.dumps(json.loads(second) | {"request": {"temperature": float("inf")}})
+    file.write_text("\n".join([huge, endless, third, ""]))
+    assert main(["import", str(file), str(other)]) == 1
+    assert "1 replies are new, 0 were known, 2 lines refused" in capsys.readouterr().err
+
+
+def test_import_of_a_file_that_is_no_export_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "rows.json"
+    file.write_text('[{"instruction": "i", "output": "o"}]')
+    assert main(["import", str(file), str(tmp_path / "other")]) != 0
+    assert "holds no replies" in capsys.readouterr().err
+
+
 def test_show_adds_up_by_provider_and_model(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Ledger(store / "ledger.sqlite") as ledger:
         ledger.keep("z", Reply(text=""), provider="q", request={"model": "n"}, seconds=1, attempts=1)

@@ -12,7 +12,9 @@ from pydantic import ValidationError
 from srecycle.config import identity
 from srecycle.errors import UserError
 from srecycle.teacher import Ledger
+from srecycle.teacher.completion import blotted, read_completion
 from srecycle.teacher.openai import OpenAITeacher
+from srecycle.teacher.refusal import trouble_of
 from tests.unit.teacher.test_openai import Answer, Server, _requests, _teacher, good, ledger, server
 
 __all__ = ["ledger", "server"]  # fixtures
@@ -224,3 +226,15 @@ def test_check_samples_at_temperature_zero_are_refused(monkeypatch: pytest.Monke
         OpenAITeacher(model="m", **fields).check()  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"teacher\.samples=3 at temperature 0.*set a temperature above 0"):
         OpenAITeacher(model="m", samples=3, temperature=0.0).check()
+
+
+@pytest.mark.parametrize(("secret", "shown"), [("sk-longer-than-that", "(the key)"), ("x", "x"), ("none", "none")])
+def test_blotted_key_is_gone_and_a_word_that_guards_nothing_stays(secret: str, shown: str) -> None:
+    assert blotted(f"it does not exist: {secret}", secret) == f"it does not exist: {shown}"
+
+
+def test_read_completion_of_no_json_keeps_all_of_it_for_the_key_to_be_found_in() -> None:
+    secret = "sk-" + "k" * 40
+    with pytest.raises(ValueError, match="is no JSON") as wrong:
+        read_completion(b"<html>" + b" " * 180 + secret.encode())
+    assert secret not in trouble_of(wrong.value, secret).told and "sk-" not in trouble_of(wrong.value, secret).told
