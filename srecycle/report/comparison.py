@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from srecycle.config import flattened
-from srecycle.report.runs import Figure, Run, evaluations, labels, teacher_requests
+from srecycle.report.runs import USD, Figure, Run, evaluations, labels, teacher_requests
 from srecycle.rows import KINDS
 from srecycle.testbed.heldout import SPLITS
 
@@ -57,6 +57,12 @@ class Entry:
     def requests(self) -> int | None:
         """Requests to the teacher; None where a failed run had counted none yet."""
         return teacher_requests(self.run) or (None if self.failed else 0)
+
+    @property
+    def dollars(self) -> float | None:
+        """What the replies cost that the run rests on; None where it doesn't say."""
+        value = self.run.metrics.get(USD)
+        return float(value) if isinstance(value, int | float) else None
 
     @property
     def tuned(self) -> bool:

@@ -32,6 +32,14 @@ def test_comparison_group_titles_cover_their_columns(built, page):
     assert shown.rows[0][1:3] == ["testbed accuracy", "testbed"]
 
 
+def test_comparison_replies_that_cost_something_have_a_column(built, page):
+    paid = built.run("paid", accuracy=ACCURACY, metrics={"cost/usd": 12.345})
+    free = built.run("free", accuracy=ACCURACY, metrics={"cost/usd": 0.0})
+    rows = page([paid, free, built.run("old", accuracy=ACCURACY)]).rows
+    assert [cell for cell in rows[1] if cell][-2:] == ["replies, $", "seconds"]
+    assert [row[-2] for row in rows[2:]] == ["12.35", "0.00", DASH]
+
+
 def test_comparison_failed_run_shows_dashes_and_never_zeros(built, page):
     fine = built.run("fine", accuracy=ACCURACY)
     shown = page([fine, built.run("broken", upto=0, status="failed")])
