@@ -107,9 +107,10 @@ def test_train_nothing_kept_names_the_reasons(tmp_path: Path, tiny_models: Mappi
         materialize(stage, store)
 
 
-def test_train_all_kept_rows_empty_names_the_reason(tmp_path: Path, tiny_models: Mapping[str, Path]) -> None:
-    stage, store = _train(tmp_path, tiny_models["llama"], ["", " "], KeepAll(), LoRATrainer(**TINY))
-    with pytest.raises(UserError, match=r"all 2 kept rows were refused .2 empty_response."):
+def test_train_all_kept_rows_refused_names_the_reasons(tmp_path: Path, tiny_models: Mapping[str, Path]) -> None:
+    long = "a response of many words, " * 100
+    stage, store = _train(tmp_path, tiny_models["llama"], ["", long, " ", long + "too"], KeepAll(), LoRATrainer(**TINY))
+    with pytest.raises(UserError, match=r"all 4 kept rows were refused .2 empty_response, 2 too_long."):
         materialize(stage, store)
     assert store.find("train", stage.key) is None
 
