@@ -15,7 +15,8 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from srecycle.config import InputPath, component, runtime
-from srecycle.teacher.base import Rates, Reply, Request
+from srecycle.teacher.base import Rates, Reply
+from srecycle.teacher.inquiry import Question
 from srecycle.teacher.ledger import Ledger
 from srecycle.teacher.openai import OpenAITeacher
 
@@ -44,35 +45,15 @@ class OpenAIBatchTeacher(OpenAITeacher):
 
     def price(self, input_tokens: int, output_tokens: int) -> float:
         """Return what so many tokens cost, in dollars, at the configured prices less the discount."""
-        # Not super(): a pydantic dataclass is made anew, and a bare super() still means the class before.
-        return OpenAITeacher.price(self, input_tokens, output_tokens) * (1 - self.batch_discount)
+        return super().price(input_tokens, output_tokens) * (1 - self.batch_discount)
 
     def rates(self, ledger: Ledger) -> Rates | None:
         """Return what the ledger says about this model; how long a batch takes it can't say."""
-        rates = OpenAITeacher.rates(self, ledger)
+        rates = super().rates(ledger)
         return rates and replace(rates, calls_per_second=0.0)
 
-    def replies(self, requests: Sequence[Request], ledger: Ledger) -> list[Reply]:
-        """Answer from the ledger, and hand over what is not in it; wait until it is answered, for a day if need be.
-
-        Raises UserError where the server refuses for good, the budget is used up, or requests stay unanswered that
-        `keep_failed` doesn't let go.
-        """
+    def _ask(self, questions: Sequence[Question], ledger: Ledger, *, proven: bool) -> dict[str, Reply]:
+        """Hand the requests over, and wait until they are answered, for a day if need be."""
         from srecycle.teacher.batch_run import BatchRun
 
-        fields = [self._fields(request) for request in requests]
-        keys = [self._key(request, own) for request, own in zip(requests, fields, strict=True)]
-        found = ledger.find_all(dict.fromkeys(keys))
-        missing = {
-            key: self._question(key, own, request)
-            for key, own, request in zip(keys, fields, requests, strict=True)
-            if key not in found
-        }
-        if missing:
-            self.check()
-            found |= BatchRun(self, os.environ[self.key_variable], list(missing.values()), ledger).run()
-        first = {key: place for place, key in reversed(list(enumerate(keys)))}
-        return [
-            replace(found[key], paid=found[key].paid and first[key] == place, teacher=self.model, key=key)
-            for place, key in enumerate(keys)
-        ]
+        return BatchRun(self, os.environ[self.key_variable], questions, ledger).run()

@@ -151,13 +151,17 @@ class OpenAITeacher(Teacher):
         }
         if missing:
             self.check()
-            found |= ask(self, os.environ[self.key_variable], list(missing.values()), ledger, proven=bool(found))
+            found |= self._ask(list(missing.values()), ledger, proven=bool(found))
         first = {key: place for place, key in reversed(list(enumerate(keys)))}
         # Equal requests share one reply, which is paid for once.
         return [
             replace(found[key], paid=found[key].paid and first[key] == place, teacher=self.model, key=key)
             for place, key in enumerate(keys)
         ]
+
+    def _ask(self, questions: Sequence[Question], ledger: Ledger, *, proven: bool) -> dict[str, Reply]:
+        """Ask the server. `proven` says that it is known to take requests of this kind."""
+        return ask(self, os.environ[self.key_variable], questions, ledger, proven)
 
     def interrupt(self) -> None:
         """End what other threads ask for: signals reach the main thread only."""

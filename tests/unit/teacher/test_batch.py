@@ -18,11 +18,12 @@ from srecycle.__main__ import build, config_folder
 from srecycle.errors import UserError
 from srecycle.stage import materialize
 from srecycle.store import Store
-from srecycle.teacher import Ledger, Request
+from srecycle.teacher import Ledger
 from srecycle.teacher.batch import OpenAIBatchTeacher
 from srecycle.teacher.batch_journal import Journal
 from srecycle.teacher.openai import OpenAITeacher
 from tests.faulty_server import reflection
+from tests.unit.teacher.asking import requests
 from tests.unit.teacher.batch_endpoint import Endpoint, Line, bad, good
 
 KEY = "sk-secret-of-this-test"
@@ -62,21 +63,6 @@ def _teacher(endpoint: Endpoint, tmp_path: Path, **fields: Any) -> OpenAIBatchTe
     return OpenAIBatchTeacher(**settings | fields)
 
 
-def _requests(*texts: str) -> list[Request]:
-    return [
-        Request(
-            row_id=text,
-            position=place,
-            phase="response",
-            base="original",
-            instruction=text,
-            response="",
-            messages=[{"role": "user", "content": text}],
-        )
-        for place, text in enumerate(texts)
-    ]
-
-
 def _states(tmp_path: Path) -> list[str]:
     with sqlite3.connect(tmp_path / "batches.sqlite") as connection:
         return [state for (state,) in connection.execute("SELECT state FROM batches ORDER BY rowid")]
@@ -88,7 +74,7 @@ def _failures(tmp_path: Path) -> list[tuple[str, int]]:
 
 
 def test_replies_come_in_order_at_half_the_price(endpoint: Endpoint, ledger: Ledger, tmp_path: Path) -> None:
-    replies = _teacher(endpoint, tmp_path).replies(_requests(*TEXTS, "a"), ledger)
+    replies = _teacher(endpoint, tmp_path).replies(requests(*TEXTS, "a"), ledger)
     assert [reply.text for reply in replies] == ["re: a", "re: b", "re: c", "re: d", "re: a"]
     assert [reply.paid for reply in replies] == [True, True, True, True, False]
     assert replies[0].usd == pytest.approx((1000 * 0.15e-6 + 100 * 2e-6) / 2)
@@ -96,25 +82,25 @@ def test_replies_come_in_order_at_half_the_price(endpoint: Endpoint, ledger: Led
 
 
 def test_replies_are_shared_with_the_synchronous_teacher(endpoint: Endpoint, ledger: Ledger, tmp_path: Path) -> None:
-    _teacher(endpoint, tmp_path).replies(_requests("a"), ledger)
+    _teacher(endpoint, tmp_path).replies(requests("a"), ledger)
     other = OpenAITeacher(model="m", base_url="http://127.0.0.1:9/v1", provider="p")
-    assert [reply.text for reply in other.replies(_requests("a"), ledger)] == ["re: a"]
-    assert [one.row_id for one in _teacher(endpoint, tmp_path).outstanding(_requests("a", "b"), ledger)] == ["b"]
+    assert [reply.text for reply in other.replies(requests("a"), ledger)] == ["re: a"]
+    assert [one.row_id for one in _teacher(endpoint, tmp_path).outstanding(requests("a", "b"), ledger)] == ["b"]
 
 
 def test_replies_second_time_hand_nothing_over(endpoint: Endpoint, ledger: Ledger, tmp_path: Path) -> None:
-    _teacher(endpoint, tmp_path).replies(_requests("a", "b"), ledger)
+    _teacher(endpoint, tmp_path).replies(requests("a", "b"), ledger)
     calls = len(endpoint.calls)
-    again = _teacher(endpoint, tmp_path).replies(_requests("b", "a"), ledger)
+    again = _teacher(endpoint, tmp_path).replies(requests("b", "a"), ledger)
     assert [reply.text for reply in again] == ["re: b", "re: a"] and len(endpoint.calls) == calls
     assert not any(reply.paid for reply in again)
 
 
 def test_replies_are_split_by_count_and_bytes(endpoint: Endpoint, ledger: Ledger, tmp_path: Path) -> None:
-    _teacher(endpoint, tmp_path, batch_requests=3).replies(_requests(*"abcdefg"), ledger)
+    _teacher(endpoint, tmp_path, batch_requests=3).replies(requests(*"abcdefg"), ledger)
     assert endpoint.asked == [list("abc"), list("def"), ["g"]]
     one = len(endpoint.files["file-0"].splitlines()[0]) + 1
-    _teacher(endpoint, tmp_path, batch_megabytes=2.5 * one / 1e6).replies(_requests(*"stuvw"), ledger)
+    _teacher(endpoint, tmp_path, batch_megabytes=2.5 * one / 1e6).replies(requests(*"stuvw"), ledger)
     assert endpoint.asked[3:] == [list("st"), list("uv"), ["w"]]
 
 
@@ -134,7 +120,7 @@ def test_replies_of_a_batch_that_did_not_finish_are_kept_and_the_rest_goes_again
 
     endpoint.answer = answer
     endpoint.status = lambda number: "completed" if number else status
-    replies = _teacher(endpoint, tmp_path).replies(_requests(*TEXTS), ledger)
+    replies = _teacher(endpoint, tmp_path).replies(requests(*TEXTS), ledger)
     assert [reply.text for reply in replies] == [f"re: {text}" for text in TEXTS]
     assert [sorted(some) for some in endpoint.asked] == [list("abcd"), list("cd")]
     assert sorted(_failures(tmp_path)) == [(f"batch {status}", 1), (f"batch_{status}: late", 1)]
@@ -146,9 +132,9 @@ def test_replies_batches_that_never_finish_end_after_so_many_attempts(
     endpoint.status = lambda number: "failed"
     endpoint.errors = [{"code": "token_limit_exceeded", "message": "Enqueued token limit reached", "line": None}]
     with pytest.raises(UserError, match=r"p left 2 of 2 requests unanswered .*batch failed .token_limit_exceeded: Enq"):
-        _teacher(endpoint, tmp_path, attempts=2).replies(_requests("a", "b"), ledger)
+        _teacher(endpoint, tmp_path, attempts=2).replies(requests("a", "b"), ledger)
     assert len(endpoint.batches) == 2
-    replies = _teacher(endpoint, tmp_path, attempts=1, keep_failed=True).replies(_requests("a", "b"), ledger)
+    replies = _teacher(endpoint, tmp_path, attempts=1, keep_failed=True).replies(requests("a", "b"), ledger)
     assert [(reply.status, reply.paid) for reply in replies] == [("teacher_failed", False)] * 2
 
 
@@ -163,7 +149,7 @@ def test_replies_error_lines_are_tried_again_or_refused_by_their_kind(
 
     endpoint.answer = answer
     teacher = _teacher(endpoint, tmp_path, keep_failed=True)
-    replies = teacher.replies(_requests("a", "b", "c"), ledger)
+    replies = teacher.replies(requests("a", "b", "c"), ledger)
     assert [(reply.text, reply.status) for reply in replies] == [
         ("re: a", "ok"),
         ("re: b", "ok"),
@@ -172,7 +158,7 @@ def test_replies_error_lines_are_tried_again_or_refused_by_their_kind(
     assert endpoint.asked == [["a", "b", "c"], ["b"]]
     assert sorted(_failures(tmp_path)) == [("content_policy: no c", 1), ("oops: no b", 1)]
     with pytest.raises(UserError, match=r"left 1 of 2 requests unanswered .1 content_policy: no c."):
-        _teacher(endpoint, tmp_path).replies(_requests("a", "c", "d"), ledger)
+        _teacher(endpoint, tmp_path).replies(requests("a", "c", "d"), ledger)
 
 
 def test_replies_unreadable_and_strange_lines_are_as_good_as_absent(
@@ -183,7 +169,7 @@ def test_replies_unreadable_and_strange_lines_are_as_good_as_absent(
         if len(endpoint.batches) > 1
         else {"custom_id": "other", **good(line), "response": {"status_code": 200, "body": {"choices": []}}}
     )  # type: ignore[dict-item]
-    replies = _teacher(endpoint, tmp_path).replies(_requests("a"), ledger)
+    replies = _teacher(endpoint, tmp_path).replies(requests("a"), ledger)
     assert [reply.text for reply in replies] == ["re: a"]
     assert _failures(tmp_path) == [("unreadable answer: the answer has no choices", 1)]
 
@@ -198,7 +184,7 @@ def test_replies_passing_trouble_anywhere_costs_no_second_batch(
     endpoint.trouble = lambda method, path: (
         trouble if f"{method} {path}".startswith(call) and endpoint.calls.count(f"{method} {path}") == 1 else "none"
     )
-    replies = _teacher(endpoint, tmp_path).replies(_requests(*TEXTS), ledger)
+    replies = _teacher(endpoint, tmp_path).replies(requests(*TEXTS), ledger)
     assert [reply.text for reply in replies] == [f"re: {text}" for text in TEXTS]
     assert endpoint.asked == [list(TEXTS)], "one batch, even where the answer to its creation got lost"
     assert _states(tmp_path) == ["done"]
@@ -209,14 +195,14 @@ def test_replies_server_that_goes_down_ends_the_run_and_the_next_one_collects(
 ) -> None:
     endpoint.trouble = lambda method, path: 503 if "batch_0" in path else "none"
     with pytest.raises(UserError, match=r"p can't be asked .503.*run again to collect them") as stopped:
-        _teacher(endpoint, tmp_path).replies(_requests("a", "b"), ledger)
+        _teacher(endpoint, tmp_path).replies(requests("a", "b"), ledger)
     assert "\n" not in str(stopped.value) and _states(tmp_path) == ["sent"]
     endpoint.trouble = lambda method, path: "none"
-    replies = _teacher(endpoint, tmp_path).replies(_requests("b", "c"), ledger)
+    replies = _teacher(endpoint, tmp_path).replies(requests("b", "c"), ledger)
     assert [(reply.text, reply.paid) for reply in replies] == [("re: b", True), ("re: c", True)]
     assert endpoint.asked == [["a", "b"], ["c"]]
     # What the earlier batch held beside is kept too.
-    (reply,) = _teacher(endpoint, tmp_path).replies(_requests("a"), ledger)
+    (reply,) = _teacher(endpoint, tmp_path).replies(requests("a"), ledger)
     assert (reply.text, reply.paid, len(endpoint.batches)) == ("re: a", False, 2)
 
 
@@ -226,7 +212,7 @@ def test_replies_final_refusal_of_a_batch_stops_at_once_in_one_line(
 ) -> None:
     endpoint.trouble = lambda method, path: status if (method, path) == ("POST", "/batches") else "none"
     with pytest.raises(UserError, match=said) as refused:
-        _teacher(endpoint, tmp_path).replies(_requests("a"), ledger)
+        _teacher(endpoint, tmp_path).replies(requests("a"), ledger)
     assert endpoint.calls.count("POST /batches") == 1 and "\n" not in str(refused.value)
     assert _states(tmp_path) == ["void"]
 
@@ -234,17 +220,17 @@ def test_replies_final_refusal_of_a_batch_stops_at_once_in_one_line(
 def test_replies_batch_that_the_server_lost_says_what_to_do(endpoint: Endpoint, ledger: Ledger, tmp_path: Path) -> None:
     endpoint.trouble = lambda method, path: 404 if "batch_0" in path else "none"
     with pytest.raises(UserError, match=r"p knows no batch batch_0: .*delete .*batches\.sqlite to hand"):
-        _teacher(endpoint, tmp_path).replies(_requests("a"), ledger)
+        _teacher(endpoint, tmp_path).replies(requests("a"), ledger)
     assert _states(tmp_path) == ["sent"]
 
 
 def test_replies_budget_is_kept_and_a_higher_one_goes_on(endpoint: Endpoint, ledger: Ledger, tmp_path: Path) -> None:
-    (cost,) = {reply.usd for reply in _teacher(endpoint, tmp_path).replies(_requests("a"), ledger)}
-    most = _teacher(endpoint, tmp_path)._question("k", {}, _requests("b")[0]).usd
+    (cost,) = {reply.usd for reply in _teacher(endpoint, tmp_path).replies(requests("a"), ledger)}
+    most = _teacher(endpoint, tmp_path)._question("k", {}, requests("b")[0]).usd
     with pytest.raises(UserError, match="the budget is used up"):
-        _teacher(endpoint, tmp_path, budget_usd=2 * cost + most * 0.99).replies(_requests(*TEXTS), ledger)
+        _teacher(endpoint, tmp_path, budget_usd=2 * cost + most * 0.99).replies(requests(*TEXTS), ledger)
     assert endpoint.asked[:2] == [["a"], ["b"]]
-    replies = _teacher(endpoint, tmp_path, budget_usd=10.0).replies(_requests(*TEXTS), ledger)
+    replies = _teacher(endpoint, tmp_path, budget_usd=10.0).replies(requests(*TEXTS), ledger)
     assert [reply.text for reply in replies] == [f"re: {text}" for text in TEXTS]
     assert sorted(text for some in endpoint.asked for text in some) == list(TEXTS)
 
@@ -253,12 +239,12 @@ _CHILD = """
 import sys
 from pathlib import Path
 from srecycle.teacher import Ledger
-from tests.unit.teacher.batch_endpoint import Endpoint
-from tests.unit.teacher.test_batch import TEXTS, _requests, _teacher
+from tests.unit.teacher.asking import requests
+from tests.unit.teacher.test_batch import TEXTS, _teacher
 class At: url = sys.argv[1]
 folder = Path(sys.argv[2])
 with Ledger(folder / "ledger.sqlite") as ledger:
-    _teacher(At, folder).replies(_requests(*TEXTS), ledger)
+    _teacher(At, folder).replies(requests(*TEXTS), ledger)
 """
 
 
@@ -293,7 +279,7 @@ def test_replies_killed_run_is_gone_on_with_and_pays_for_no_second_batch(
         assert "p goes on with batch_0: the same command collects what is done then" in said
     assert _states(tmp_path) == ["sending" if moment == "creating" else "sent"]
 
-    replies = _teacher(endpoint, tmp_path).replies(_requests(*TEXTS), ledger)
+    replies = _teacher(endpoint, tmp_path).replies(requests(*TEXTS), ledger)
     assert [(reply.text, reply.paid) for reply in replies] == [(f"re: {text}", True) for text in TEXTS]
     assert endpoint.asked == [list(TEXTS)]
 
@@ -303,10 +289,10 @@ def test_replies_batch_in_doubt_that_the_server_never_got_is_handed_over(
 ) -> None:
     endpoint.trouble = lambda method, path: 500 if (method, path) == ("POST", "/batches") else "none"
     with pytest.raises(UserError, match="can't be asked"):
-        _teacher(endpoint, tmp_path, attempts=2).replies(_requests("a"), ledger)
+        _teacher(endpoint, tmp_path, attempts=2).replies(requests("a"), ledger)
     assert _states(tmp_path) == ["sending"] and not endpoint.batches
     endpoint.trouble = lambda method, path: "none"
-    (reply,) = _teacher(endpoint, tmp_path).replies(_requests("a"), ledger)
+    (reply,) = _teacher(endpoint, tmp_path).replies(requests("a"), ledger)
     assert (reply.text, _states(tmp_path)) == ("re: a", ["void", "done"])
 
 
@@ -319,13 +305,13 @@ def test_replies_twin_of_a_batch_is_cancelled(endpoint: Endpoint, ledger: Ledger
     endpoint.trouble = lambda method, path: (
         None if (method, path) == ("POST", "/batches") and endpoint.calls.count("POST /batches") == 1 else "none"
     )
-    _teacher(endpoint, tmp_path).replies(_requests("a"), ledger)
+    _teacher(endpoint, tmp_path).replies(requests("a"), ledger)
     assert len(endpoint.cancelled) == 1 and endpoint.calls.count("POST /batches") == 1
 
 
 def test_journal_holds_no_key_and_is_its_owners_only(endpoint: Endpoint, ledger: Ledger, tmp_path: Path) -> None:
     endpoint.answer = lambda line: bad(line, 400, f"leak {KEY}")
-    _teacher(endpoint, tmp_path, keep_failed=True).replies(_requests("a"), ledger)
+    _teacher(endpoint, tmp_path, keep_failed=True).replies(requests("a"), ledger)
     assert stat.S_IMODE((tmp_path / "batches.sqlite").stat().st_mode) == 0o600
     written = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert "batches.sqlite" in written and not [name for name, content in written.items() if KEY.encode() in content]

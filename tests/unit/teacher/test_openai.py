@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from srecycle.config import identity
 from srecycle.errors import UserError
-from srecycle.teacher import Ledger, Reply, Request
+from srecycle.teacher import Ledger, Reply
 from srecycle.teacher.openai import OpenAITeacher
+from tests.unit.teacher.asking import requests
 
 KEY = "sk-secret-of-this-test"
 Answer = tuple[int, dict[str, str], bytes] | None
@@ -115,28 +116,13 @@ def _teacher(server: Server, **fields: Any) -> OpenAITeacher:
     )
 
 
-def _requests(*texts: str) -> list[Request]:
-    return [
-        Request(
-            row_id=text,
-            position=place,
-            phase="response",
-            base="original",
-            instruction=text,
-            response="",
-            messages=[{"role": "user", "content": text}],
-        )
-        for place, text in enumerate(texts)
-    ]
-
-
 def _failures(path: Path) -> list[str]:
     with sqlite3.connect(path) as connection:
         return [error for (error,) in connection.execute("SELECT error FROM failures ORDER BY attempt")]
 
 
 def test_replies_come_in_the_order_of_the_requests_with_their_price(server: Server, ledger: Ledger) -> None:
-    replies = _teacher(server).replies(_requests(*"abcdefgh"), ledger)
+    replies = _teacher(server).replies(requests(*"abcdefgh"), ledger)
     assert [reply.text for reply in replies] == [f"re: {text}" for text in "abcdefgh"]
     assert replies[0] == Reply(
         text="re: a",
@@ -151,25 +137,25 @@ def test_replies_come_in_the_order_of_the_requests_with_their_price(server: Serv
 
 def test_replies_request_holds_the_configured_fields_only(server: Server, ledger: Ledger) -> None:
     _teacher(server, temperature=None, max_tokens=7, max_tokens_field="max_tokens", seed=3).replies(
-        _requests("a"), ledger
+        requests("a"), ledger
     )
     assert server.bodies == [{"model": "m", "messages": [{"role": "user", "content": "a"}], "max_tokens": 7, "seed": 3}]
     assert server.keys == {f"Bearer {KEY}"}
 
 
 def test_replies_second_time_ask_and_pay_nothing(server: Server, ledger: Ledger) -> None:
-    first = _teacher(server).replies(_requests("a", "b"), ledger)
+    first = _teacher(server).replies(requests("a", "b"), ledger)
     server.bodies.clear()
-    second = _teacher(server).replies(_requests("b", "a"), ledger)
+    second = _teacher(server).replies(requests("b", "a"), ledger)
     assert server.bodies == []
     assert [reply.text for reply in second] == [first[1].text, first[0].text]
     assert not any(reply.paid for reply in second)
-    _teacher(server, temperature=0.1).replies(_requests("a"), ledger)
+    _teacher(server, temperature=0.1).replies(requests("a"), ledger)
     assert len(server.bodies) == 1
 
 
 def test_replies_equal_requests_are_asked_and_paid_for_once(server: Server, ledger: Ledger) -> None:
-    replies = _teacher(server).replies(_requests("a", "b", "a", "a"), ledger)
+    replies = _teacher(server).replies(requests("a", "b", "a", "a"), ledger)
     assert len(server.bodies) == 2
     assert [reply.text for reply in replies] == ["re: a", "re: b", "re: a", "re: a"]
     assert [reply.paid for reply in replies] == [True, True, False, False]
@@ -198,7 +184,7 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("case", TRANSIENT)
 def test_replies_passing_trouble_is_tried_again(server: Server, ledger: Ledger, tmp_path: Path, case: str) -> None:
     server.answer = lambda body, attempt: TRANSIENT[case] if attempt < 3 else good(body)
-    (reply,) = _teacher(server).replies(_requests("a"), ledger)
+    (reply,) = _teacher(server).replies(requests("a"), ledger)
     assert (reply.text, reply.status, len(server.bodies)) == ("re: a", "ok", 3)
     assert len(_failures(tmp_path / "ledger.sqlite")) == 2
 
@@ -210,14 +196,14 @@ def test_replies_lasting_trouble_ends_the_run_and_is_asked_again_later(
 ) -> None:
     server.answer = lambda body, attempt: TRANSIENT[case] if "a" in body["messages"][0]["content"] else good(body)
     with pytest.raises(UserError, match="left 1 of 2 requests unanswered"):
-        _teacher(server).replies(_requests("a", "b"), ledger)
-    replies = _teacher(server, keep_failed=True).replies(_requests("a", "b"), ledger)
+        _teacher(server).replies(requests("a", "b"), ledger)
+    replies = _teacher(server, keep_failed=True).replies(requests("a", "b"), ledger)
     assert [(reply.text, reply.status, reply.paid) for reply in replies] == [
         ("", "teacher_failed", False),
         ("re: b", "ok", False),
     ]
     server.answer = lambda body, attempt: good(body)
-    replies = _teacher(server).replies(_requests("a", "b"), ledger)
+    replies = _teacher(server).replies(requests("a", "b"), ledger)
     assert [(reply.text, reply.paid) for reply in replies] == [("re: a", True), ("re: b", False)]
 
 
@@ -237,7 +223,7 @@ def test_replies_final_refusal_stops_at_once_with_one_line(server: Server, ledge
     content = json.dumps({"error": {"message": f"no such thing\nas {KEY}"}}).encode()
     server.answer = lambda body, attempt: (status, {}, content)
     with pytest.raises(UserError, match=FINAL[status]) as refused:
-        _teacher(server, concurrency=1).replies(_requests(*"abcdef"), ledger)
+        _teacher(server, concurrency=1).replies(requests(*"abcdef"), ledger)
     assert len(server.bodies) == 1
     assert "no such thing as (the key)" in str(refused.value)
     assert "\n" not in str(refused.value) and KEY not in str(refused.value)
@@ -250,7 +236,7 @@ def test_replies_key_is_in_no_file(server: Server, ledger: Ledger, tmp_path: Pat
         return good(body)
 
     server.answer = answer
-    _teacher(server).replies(_requests("a"), ledger)
+    _teacher(server).replies(requests("a"), ledger)
     written = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert "ledger.sqlite" in written
     assert not [name for name, content in written.items() if KEY.encode() in content]
@@ -262,13 +248,13 @@ def test_check_missing_key_names_the_variable(monkeypatch: pytest.MonkeyPatch, l
     with pytest.raises(UserError, match="environment variable OPENAI_API_KEY"):
         OpenAITeacher(model="m").check()
     with pytest.raises(UserError, match="environment variable MY_KEY"):
-        OpenAITeacher(model="m", key_variable="MY_KEY").replies(_requests("a"), ledger)
+        OpenAITeacher(model="m", key_variable="MY_KEY").replies(requests("a"), ledger)
 
 
 def test_replies_all_in_the_ledger_need_no_key(server: Server, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    _teacher(server).replies(_requests("a"), ledger)
+    _teacher(server).replies(requests("a"), ledger)
     monkeypatch.delenv("OPENAI_API_KEY")
-    assert _teacher(server).replies(_requests("a"), ledger)[0].text == "re: a"
+    assert _teacher(server).replies(requests("a"), ledger)[0].text == "re: a"
 
 
 @pytest.mark.parametrize("url", ["https://user:secret@example.org/v1", "localhost:8000/v1", "ftp://example.org"])

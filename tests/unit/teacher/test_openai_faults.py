@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from srecycle.errors import UserError
-from srecycle.teacher import Ledger, Request
+from srecycle.teacher import Ledger
 from srecycle.teacher.openai import OpenAITeacher
 from tests.faulty_server import FAULTS, FaultyServer, reflection
+from tests.unit.teacher.asking import requests
 
 
 @pytest.fixture(autouse=True)
@@ -44,22 +45,6 @@ def _teacher(server: FaultyServer, **fields: Any) -> OpenAITeacher:
     )
 
 
-def _requests(*texts: str, sample: int = 0) -> list[Request]:
-    return [
-        Request(
-            row_id=text,
-            position=place,
-            phase="response",
-            base="original",
-            instruction=text,
-            response="",
-            messages=[{"role": "user", "content": text}],
-            sample=sample,
-        )
-        for place, text in enumerate(texts)
-    ]
-
-
 def _read(path: Path, query: str) -> list[tuple[Any, ...]]:
     with sqlite3.connect(path) as connection:
         return connection.execute(query).fetchall()
@@ -69,7 +54,7 @@ def test_replies_two_thousand_with_a_fifth_failing_are_complete_and_paid_once(le
     texts = [f"question {number}" for number in range(2000)]
     with FaultyServer(rate=0.2) as server:
         teacher = _teacher(server, attempts=12)
-        shards = [_requests(*texts[start : start + 500]) for start in range(0, 2000, 500)]
+        shards = [requests(*texts[start : start + 500]) for start in range(0, 2000, 500)]
         with ThreadPoolExecutor(2) as pool:
             replies = [
                 reply for shard in pool.map(lambda shard: teacher.replies(shard, ledger), shards) for reply in shard
@@ -100,7 +85,7 @@ def test_replies_two_thousand_with_a_fifth_failing_are_complete_and_paid_once(le
 @pytest.mark.parametrize("fault", FAULTS)
 def test_replies_fault_is_journalled_under_its_name(fault: str, ledger: Ledger, path: Path) -> None:
     with FaultyServer(rate=1.0, faults=[fault]) as server:
-        (reply,) = _teacher(server, attempts=2, keep_failed=True, timeout=0.2).replies(_requests("a"), ledger)
+        (reply,) = _teacher(server, attempts=2, keep_failed=True, timeout=0.2).replies(requests("a"), ledger)
     assert (reply.status, reply.text, reply.paid) == ("teacher_failed", "", False)
     ((status, error, usd), _) = _read(path, "SELECT status, error, usd FROM failures")
     expected = {"limit": 429, "server error": 500, "unavailable": 503, "no text": 200}
@@ -125,10 +110,10 @@ signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 sys.path.insert(0, sys.argv[3])
 from srecycle.teacher import Ledger
 from srecycle.teacher.openai import OpenAITeacher
-from tests.unit.teacher.test_openai_faults import _requests
+from tests.unit.teacher.asking import requests
 teacher = OpenAITeacher(model="m", base_url=sys.argv[1], concurrency=4, timeout=60)
 with Ledger(Path(sys.argv[2])) as ledger:
-    replies = teacher.replies(_requests(*(f"question {number}" for number in range(40))), ledger)
+    replies = teacher.replies(requests(*(f"question {number}" for number in range(40))), ledger)
 print(sum(reply.paid for reply in replies), len(replies))
 """
 
@@ -176,7 +161,7 @@ def test_replies_interrupted_main_thread_drops_what_hangs(monkeypatch: pytest.Mo
         threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()
         begun = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
-            _teacher(server, timeout=60, concurrency=2).replies(_requests(*"abcdef"), ledger)
+            _teacher(server, timeout=60, concurrency=2).replies(requests(*"abcdef"), ledger)
         assert time.monotonic() - begun < 3
     errors = [error for (error,) in _read(path, "SELECT error FROM failures")]
     assert errors == ["dropped: the run was stopped before the answer came"] * 2
@@ -186,7 +171,7 @@ def test_replies_interrupted_main_thread_drops_what_hangs(monkeypatch: pytest.Mo
 def test_stop_ends_what_other_threads_wait_for(ledger: Ledger, path: Path) -> None:
     with FaultyServer(latency=0.2) as server, ThreadPoolExecutor(3) as pool:
         teacher = _teacher(server, concurrency=2, timeout=30)
-        shards = [_requests(*(f"{shard} {number}" for number in range(100))) for shard in range(3)]
+        shards = [requests(*(f"{shard} {number}" for number in range(100))) for shard in range(3)]
         waiting = [pool.submit(teacher.replies, shard, ledger) for shard in shards]
         _until(lambda: server.billed.total() >= 4)
         begun = time.monotonic()
@@ -197,13 +182,13 @@ def test_stop_ends_what_other_threads_wait_for(ledger: Ledger, path: Path) -> No
                 future.result()
         assert server.billed.total() < 20
         assert _read(path, "SELECT count(*) FROM replies") == [(server.billed.total(),)], "a reply was lost"
-        assert len(teacher.replies(_requests("afterwards"), ledger)) == 1
+        assert len(teacher.replies(requests("afterwards"), ledger)) == 1
 
 
 def test_replies_several_threads_share_one_teachers_concurrency(ledger: Ledger) -> None:
     with FaultyServer(latency=0.02) as server, ThreadPoolExecutor(4) as pool:
         teacher = _teacher(server, concurrency=6, timeout=30)
-        shards = [_requests(*(f"{shard} {number}" for number in range(30))) for shard in range(4)]
+        shards = [requests(*(f"{shard} {number}" for number in range(30))) for shard in range(4)]
         list(pool.map(lambda shard: teacher.replies(shard, ledger), shards))
     assert server.most_under_way == 6 and server.billed.total() == 120
 
@@ -212,7 +197,7 @@ def test_replies_dead_server_stops_after_a_few_even_with_keep_failed(ledger: Led
     with FaultyServer(rate=1.0, faults=["reset before"]) as server:
         teacher = _teacher(server, keep_failed=True, attempts=2, concurrency=4)
         with pytest.raises(UserError, match=r"left 8 requests in a row unanswered after 2 attempts each .unreachable"):
-            teacher.replies(_requests(*map(str, range(200))), ledger)
+            teacher.replies(requests(*map(str, range(200))), ledger)
         assert server.failed.total() <= 2 * (8 + 4)
 
 
@@ -220,7 +205,7 @@ def test_replies_samples_of_one_request_are_paid_for_apart(ledger: Ledger, path:
     with FaultyServer() as server:
         teacher = _teacher(server, seed=5)
         for sample in (0, 1, 1):
-            teacher.replies(_requests("a", sample=sample), ledger)
+            teacher.replies(requests("a", sample=sample), ledger)
         assert server.billed.total() == 2
         assert _read(path, "SELECT sample, json_extract(request, '$.seed') FROM replies ORDER BY 1") == [(0, 5), (1, 6)]
 
