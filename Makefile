@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 DEMO_STORE ?= demo_store
 ARMS := demo/untuned,demo/original,demo/all_refined,demo/random,demo/perplexity,demo/selective
 
+# Each worker holds a torch of its own.
+SPREAD := -n auto --maxprocesses 4 --dist worksteal
+
 .PHONY: setup demo test test-all check bases clean
 
 setup: $(VENV)/.ready
@@ -23,10 +26,10 @@ demo: setup
 
 # Everything but the slow tests and those that need a GPU; prints what was skipped and why.
 test: setup
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not gpu" $(SPREAD)
 
 test-all: setup
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -m "not gpu" $(SPREAD)
 
 check: setup
 	$(BIN)/ruff check .

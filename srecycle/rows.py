@@ -88,7 +88,8 @@ class Row:
 
     `position` is the sample's 0-based place in its source, `history` the turns before the chosen one, and `label` the
     fault that the source says this sample has (empty where the source doesn't tell; the micro-world does). `reference`
-    is an answer that the source knows to be right, where it has one; it is no part of the sample, nor of its id.
+    is an answer that the source knows to be right, and `source` the name of the set that a mixed source had the sample
+    from, where it has one; neither is part of the sample, nor of its id.
     """
 
     id: str
@@ -99,6 +100,7 @@ class Row:
     history: tuple[Turn, ...] = ()
     label: str = ""
     reference: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +143,8 @@ class Likelihood:
     `loss_y_given_x` is L(y|x), `loss_y` L(y), `loss_x_given_y` L(x|y') and `loss_x` L(x) (design: the paper, sections
     3.1 and 3.2). All four are None unless `status` is "ok"; a failure is a reason and never a number.
     `shift_y` is the mean of L(y_t|x) - L(y_t) over those tokens of y that x moves most, `rank_y_given_x` the mean rank
-    of y's tokens after x (1: the likeliest; ranks are clipped).
+    of y's tokens after x (1: the likeliest; ranks are clipped). `loss_answer` is L(y|x) over those tokens
+    alone that cover y's final answer (nats per token), None where no whole answer was found.
 
     `context_truncated` is true where a context lost its far side, `target_truncated` where a target, too long by
     itself, lost its end (in both readings alike). Where no context fits beside its target the status is "too_long": the
@@ -163,6 +166,7 @@ class Likelihood:
     target_truncated: bool = False
     shift_y: float | None = None
     rank_y_given_x: float | None = None
+    loss_answer: float | None = None
     y_tokens: tuple[str, ...] | None = None
     y_given_x_token_losses: tuple[float, ...] | None = None
     y_token_losses: tuple[float, ...] | None = None
@@ -193,6 +197,7 @@ ROW_SCHEMA = _schema(
     history=pa.list_(_TURN),
     label=pa.string(),
     reference=pa.string(),
+    source=pa.string(),
 )
 CANDIDATE_SCHEMA = _schema(
     id=pa.string(),
@@ -223,6 +228,7 @@ LIKELIHOOD_SCHEMA = _schema(
     target_truncated=pa.bool_(),
     shift_y=pa.float64(),
     rank_y_given_x=pa.float64(),
+    loss_answer=pa.float64(),
     y_tokens=_TEXTS,
     y_given_x_token_losses=_FLOATS,
     y_token_losses=_FLOATS,
@@ -239,13 +245,15 @@ DECISION_SCHEMA = _schema(
     incumbent_value=pa.float64(),
     challenger_value=pa.float64(),
     margin=pa.float64(),
+    flip=pa.float64(),
     reason=pa.string(),
 )
 """One line a row: which version stood, which challenged, which was taken, by which values of the selector's score.
 
 Of several challengers the one preferred most is told of (the first, where there is no verdict on any); `challengers`
 counts those with a verdict. `margin` is how far the challenger is ahead in the selector's preferred direction
-(negative where it lost).
+(negative where it lost). `flip` is the smallest change of the selector's own threshold (its margin, its probability)
+beyond which the row is decided the other way: null where no change of it would.
 """
 
 TRAINING_SCHEMA = _schema(
@@ -257,12 +265,21 @@ TRAINING_SCHEMA = _schema(
     response=pa.string(),
     history=pa.list_(_TURN),
     label=pa.string(),
+    source=pa.string(),
     ifd=pa.float64(),
     r_ifd=pa.float64(),
+    loss_y_given_x=pa.float64(),
     kept=pa.bool_(),
     reason=pa.string(),
+    flip=pa.float64(),
+    flip_of=pa.string(),
 )
-"""Every row with the version that the student took; `kept` says whether it is trained on and `reason` why not."""
+"""Every row with the version that the student took; `kept` says whether it is trained on and `reason` why not.
+
+`flip` is the smallest change of one keep filter's limit, that of `flip_of`, beyond which the row is decided the other
+way: null where no single one does it. `loss_y_given_x` is null where nothing was scored. Rows that were mixed in
+(`assemble`) stand behind all others, and their ids begin with `original:` or `extra:`.
+"""
 
 
 def to_table(records: Iterable[Any], schema: pa.Schema) -> pa.Table:

@@ -8,13 +8,15 @@ Only the runner talks to the tracker. Metrics come from the stages' records, so 
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from srecycle.config import Canonical, field_diff, identity
+from srecycle.errors import UserError
+from srecycle.evaluator import Evaluate
 from srecycle.experiment import Experiment
 from srecycle.progress import say
 from srecycle.reflection import Reflect
@@ -28,7 +30,7 @@ from srecycle.tracker import NullSession, RunInfo, Session
 class PlannedStage:
     """What running would do for a stage: `how` is "hit", "resume" or "run"; `changed` says why it is no hit.
 
-    `quote` says what is still to be asked of the teacher may cost; None where nothing is.
+    `quote` says what is still to be asked of the teacher, or of a judge, may cost; None where nothing is.
     """
 
     label: str
@@ -53,12 +55,44 @@ def _planned(label: str, stage: Stage, store: Store) -> PlannedStage:
         how = "resume" if scratch.is_dir() and any(scratch.iterdir()) else "run"
         diffs = [field_diff(record["payload"], stage.payload) for record in store.records(stage.name)]
         changed = min(diffs, key=len, default=[])
-    price = quote(stage, store) if isinstance(stage, Reflect) and how != "hit" else None
+    price = _quoted(stage, store) if how != "hit" else None
     return PlannedStage(label=label, stage=stage.name, key=stage.key, how=how, changed=changed, quote=price)
 
 
+def _quoted(stage: Stage, store: Store) -> Quote | None:
+    if isinstance(stage, Evaluate):
+        return stage.quote(store)
+    return quote(stage, store) if isinstance(stage, Reflect) else None
+
+
+def rounds(experiment: Experiment) -> Iterator[Experiment]:
+    """Yield each round's experiment in turn, as long as what the rounds before it train stands in the store.
+
+    Raises UserError where a round would train nothing.
+    """
+    store = Store(experiment.store, create=False)
+    trained = list[Path]()
+    for _ in range(experiment.rounds):
+        yield (one := experiment.in_round(trained))
+        if experiment.rounds > 1:
+            training = one.plan()["train"]
+            artifact = store.find(training.name, training.key)
+            if artifact is None:
+                return
+            trained.append(artifact.folder)
+
+
+def run_rounds(experiment: Experiment, choices: Mapping[str, str], overrides: list[str]) -> list[Path]:
+    """Run all rounds of an experiment, each as a run of its own, and return their folders."""
+    if experiment.rounds == 1:
+        return [run(experiment, choices, overrides)]
+    return [
+        run(one, {**choices, "round": str(number)}, overrides) for number, one in enumerate(rounds(experiment), start=1)
+    ]
+
+
 def run(experiment: Experiment, choices: Mapping[str, str], overrides: list[str]) -> Path:
-    """Run an experiment to its end, and return the run's folder.
+    """Run an experiment (one round of it) to its end, and return the run's folder.
 
     `choices` and `overrides` are what was chosen on the command line; they label the run and decide nothing. Whatever
     stops the run, its folder says how far it came.
@@ -74,10 +108,21 @@ def run(experiment: Experiment, choices: Mapping[str, str], overrides: list[str]
     session: Session = NullSession()
     try:
         session = experiment.tracker.open(info)
+        failed = dict[str, UserError]()
         for label, stage in plan.items():
-            made[label] = one = materialize(stage, store)
+            try:
+                made[label] = one = materialize(stage, store)
+            except UserError as error:
+                if not isinstance(stage, Evaluate):
+                    raise
+                failed[label] = error  # the other evaluations still have their results
+                say(f"  failed {label}: {error}")
+                continue
             say(f"  {one.how:6} {label} {stage.key[:8]}" + ("" if one.how == "hit" else f" ({one.seconds:.1f} s)"))
             _track(session, label, made[label])
+        if failed:
+            label, why = next(iter(failed.items()))
+            raise UserError(f"{', '.join(failed)} failed, the rest is made; {label}: {why}")
         if experiment.until:
             folder = made[experiment.until].artifact.folder
             say(f"{experiment.until}: {', '.join(map(str, sorted(folder.glob('*.parquet')))) or folder}")
@@ -122,8 +167,8 @@ def _track(session: Session, label: str, made: Made) -> None:
 def _cost(made: Mapping[str, Made]) -> dict[str, float]:
     """Return what the teacher's replies cost (dollars): all that this run rests on, and those paid for in its stages.
 
-    Stages that were found cost this run nothing. `usd_per_taken` is the first for each rewrite that the student took.
-    No figure where no reply is told of.
+    Stages that were found cost this run nothing. `usd_judged` is what judges' replies cost, `usd_per_taken` the rest
+    for each rewrite that the student took. No figure where no reply is told of.
     """
     calls = {
         label: dict(one.artifact.provenance["notes"]["calls"])
@@ -139,8 +184,11 @@ def _cost(made: Mapping[str, Made]) -> dict[str, float]:
         "cost/usd_paid": sum(one.get("usd_paid", 0.0) for one in paid),
         "cost/calls_paid": sum(one.get("paid", 0) for one in paid),
     }
+    judged = sum(one.get("usd", 0.0) for label, one in calls.items() if label.startswith("evaluate/"))
+    if any(label.startswith("evaluate/") for label in calls):
+        cost["cost/usd_judged"] = judged
     taken = sum(one.artifact.metrics.get("taken", 0) for label, one in made.items() if label.startswith("select_"))
-    return cost | ({"cost/usd_per_taken": usd / taken} if taken else {})
+    return cost | ({"cost/usd_per_taken": (usd - judged) / taken} if taken else {})
 
 
 def _described(info: RunInfo, made: Mapping[str, Made], status: str, seconds: float) -> dict[str, Any]:

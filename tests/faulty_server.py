@@ -120,8 +120,12 @@ class FaultyServer:
             return await self._fault(fault, body, reader, writer)
         # Some gateways name a field twice: readers take the last one.
         writer.write(_response(200, _completion(self._text(body), twice=chance.random() < 0.1)))
-        await writer.drain()
-        self.billed[key] += 1
+        self.billed[key] += 1  # before anything can run that has read the answer
+        try:
+            await writer.drain()
+        except OSError:
+            self.billed[key] -= 1
+            raise
         return True
 
     async def _fault(

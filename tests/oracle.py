@@ -158,3 +158,30 @@ class Released:
     def _after(self, text: str, target: str) -> float:
         border = len(self.ids(text[: text.rfind(target)]))
         return self.naive.loss(self.ids(text)[: self.max_length], border)
+
+
+def covering(tokenizer: Any, ids: Sequence[int], text: str, begin: int, end: int) -> list[int]:
+    """Return the places of the tokens from the first to the last that holds a byte of text[begin:end].
+
+    Byte by byte: a token of a byte-level vocabulary says which bytes it is, one of SentencePiece's is text or a byte.
+    """
+    letters = {letter: byte for byte, letter in _byte_letters().items()}
+    spaced = any(token.startswith("<0x") for token in tokenizer.get_vocab())
+    border = [len(text[:place].encode("utf-8", "surrogatepass")) for place in (begin, end)]
+    found, passed = [], 0
+    for place, token in enumerate(tokenizer.convert_ids_to_tokens(list(ids))):
+        if spaced:
+            size = 1 if token.startswith("<0x") else len(token.replace("\u2581", " ").encode())
+        else:
+            size = sum(letter in letters for letter in token)
+        if passed < border[1] and passed + size > border[0]:
+            found.append(place)
+        passed += size
+    return found
+
+
+def _byte_letters() -> dict[int, str]:
+    """Return the letter that a byte-level vocabulary writes for each byte (GPT-2's)."""
+    shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    hidden = [byte for byte in range(256) if byte not in shown]
+    return {byte: chr(byte) for byte in shown} | {byte: chr(256 + number) for number, byte in enumerate(hidden)}

@@ -29,6 +29,7 @@ class Sample:
     history: tuple[Turn, ...] = ()
     label: str = ""
     reference: str = ""
+    source: str = ""
     later_messages: int = 0
 
 
@@ -87,6 +88,7 @@ def numbered_rows(samples: Sequence[tuple[int, Sample]]) -> list[Row]:
             history=sample.history,
             label=sample.label,
             reference=sample.reference,
+            source=sample.source,
         )
         for identifier, (position, sample) in zip(ids, samples, strict=True)
     ]
@@ -96,7 +98,7 @@ def numbered_rows(samples: Sequence[tuple[int, Sample]]) -> list[Row]:
 class Source(Stage):
     """Reads the source into `rows.parquet`."""
 
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
 
     data: Data
 

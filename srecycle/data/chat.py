@@ -8,6 +8,7 @@ reason.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -15,7 +16,7 @@ from pydantic import Field
 
 from srecycle.config import InputPath, component
 from srecycle.data.base import Data, Sample
-from srecycle.data.files import records, reference, require_column, text
+from srecycle.data.files import optional, records, require_column, text
 from srecycle.digest import file_digest
 from srecycle.errors import UserError
 from srecycle.rows import Turn
@@ -28,13 +29,14 @@ _ROLES = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "ass
 class Chat(Data):
     """A chat-format file: JSON Lines, a JSON array, or parquet.
 
-    `turn` is the turn that becomes the row; `reference_field` names the column, beside the messages, of answers known
-    to be right, where there is one.
+    `turn` is the turn that becomes the row. Of the columns beside the messages, `reference_field` names that of answers
+    known to be right, `source_field` that of the set in a mixture that a sample comes from, where there are such.
     """
 
     path: InputPath
     turn: Literal["last", "first"] | Annotated[int, Field(ge=1)] = "last"
     reference_field: str | None = None
+    source_field: str | None = None
 
     def samples(self) -> Iterator[Sample]:
         """Yield one sample a conversation."""
@@ -43,12 +45,14 @@ class Chat(Data):
             place = f"{self.path}: record {number}"
             columns |= record.keys()
             turns = _turns(record, place)
-            known = reference(record, self.reference_field, place)
-            if self.turn == "last":
-                yield _last(turns, known)
-            else:
-                yield _answered(turns, 1 if self.turn == "first" else self.turn, known)
+            sample = _last(turns) if self.turn == "last" else _answered(turns, 1 if self.turn == "first" else self.turn)
+            yield replace(
+                sample,
+                reference=optional(record, self.reference_field, place),
+                source=optional(record, self.source_field, place),
+            )
         require_column(columns, self.reference_field, "reference_field", self.path)
+        require_column(columns, self.source_field, "source_field", self.path)
 
     @property
     def description(self) -> str:
@@ -60,15 +64,15 @@ class Chat(Data):
         return {"path": file_digest(self.path)}
 
 
-def _last(turns: list[Turn], known: str) -> Sample:
+def _last(turns: list[Turn]) -> Sample:
     """Return the turn that the conversation ends with."""
     before = list(turns)
     answer = before.pop().content if before and before[-1].role == "assistant" else ""
     question = before.pop().content if before and before[-1].role == "user" else ""
-    return Sample(instruction=question, input="", response=answer, history=tuple(before), reference=known)
+    return Sample(instruction=question, input="", response=answer, history=tuple(before))
 
 
-def _answered(turns: list[Turn], number: int, known: str) -> Sample:
+def _answered(turns: list[Turn], number: int) -> Sample:
     """Return the turn of the number-th (from 1) answered user message; without texts where there are not so many."""
     places = [
         place
@@ -76,14 +80,13 @@ def _answered(turns: list[Turn], number: int, known: str) -> Sample:
         if (turn.role, following.role) == ("user", "assistant")
     ]
     if number > len(places):
-        return Sample(instruction="", input="", response="", history=tuple(turns), reference=known)
+        return Sample(instruction="", input="", response="", history=tuple(turns))
     place = places[number - 1]
     return Sample(
         instruction=turns[place].content,
         input="",
         response=turns[place + 1].content,
         history=tuple(turns[:place]),
-        reference=known,
         later_messages=len(turns) - place - 2,
     )
 

@@ -51,8 +51,8 @@ def text(record: dict[str, Any], column: str, place: str, default: str | None = 
     return value
 
 
-def reference(record: dict[str, Any], column: str | None, place: str) -> str:
-    """Return a record's reference answer; "" where it has none, or where no column is named for it."""
+def optional(record: dict[str, Any], column: str | None, place: str) -> str:
+    """Return a record's text in a column that it may lack: then "", as where no column is named."""
     return text(record, column, place, default="") if column is not None else ""
 
 

@@ -10,28 +10,41 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from srecycle.assemble import Assemble
 from srecycle.config import Component, component, runtime
 from srecycle.progress import quiet_libraries
-from srecycle.selector import Assemble
+from srecycle.reflection.quote import Quote
 from srecycle.stage import Metrics, Stage, Work
+from srecycle.store import Artifact, Store
 from srecycle.student import Student, Template
 from srecycle.student.model import Loaded
 from srecycle.trainer import Train
-from srecycle.trainer.base import adapter_folder
+from srecycle.trainer.base import adapter_folder, model_folder
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What is evaluated. `training` holds the assembled table; `adapter` is None for the untuned student."""
+    """What is evaluated: the student with what a training made of it.
+
+    That is an `adapter`, or a whole `model` where all weights were trained, or neither for the untuned student.
+    `training` holds the assembled table.
+    """
 
     student: Student
     template: Template
     adapter: Path | None
     training: pa.Table
+    model: Path | None = None
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether this is another model than the student."""
+        return self.adapter is not None or self.model is not None
 
     def load(self) -> Loaded:
-        """Load the student with its adapter applied, not merged."""
-        loaded = self.student.load()
+        """Load the student as it was trained: with its adapter applied, not merged, or all weights in its place."""
+        student = self.student.trained(self.model.parent) if self.model else self.student
+        loaded = student.load()
         if self.adapter is None:
             return loaded
         from peft import PeftModel
@@ -48,6 +61,13 @@ class Evaluator(Component, ABC):
     def check(self) -> None:
         """Raise UserError where the evaluation can't succeed (an unknown task), before hours are spent on the rest."""
         return
+
+    def quote(self, subject: Subject | None, store: Store) -> Quote | None:
+        """Return what would have to be asked and paid for; None where nobody is asked. Writes nothing.
+
+        Without a subject it is still to be trained.
+        """
+        return None
 
     @abstractmethod
     def evaluate(self, subject: Subject, work: Work) -> Metrics:
@@ -83,10 +103,18 @@ class Evaluate(Stage):
 
     def run(self, work: Work) -> Metrics:
         """Evaluate the trained student."""
-        subject = Subject(
+        return self.evaluator.evaluate(self._subject(work.read(self.trained), work.read(self.training)), work)
+
+    def quote(self, store: Store) -> Quote | None:
+        """Return what the evaluator would have to ask and pay for; None where it asks nobody."""
+        trained, training = (store.find(stage.name, stage.key) for stage in (self.trained, self.training))
+        return self.evaluator.quote(self._subject(trained, training) if trained and training else None, store)
+
+    def _subject(self, trained: Artifact, training: Artifact) -> Subject:
+        return Subject(
             student=self.trained.student,
             template=self.trained.template,
-            adapter=adapter_folder(work.read(self.trained).folder),
-            training=work.read(self.training).table("training"),
+            adapter=adapter_folder(trained.folder),
+            training=training.table("training"),
+            model=model_folder(trained.folder),
         )
-        return self.evaluator.evaluate(subject, work)

@@ -72,7 +72,7 @@ def quote(stage: Reflect, store: Store | None = None) -> Quote:
     asked = [base for base in shown.bases if base.status == OK]
     if not asked:
         return Quote()
-    with _ledger(store) as ledger:
+    with ledger_of(store) as ledger:
         counted = _counted(stage, asked, ledger)
         rates = stage.teacher.rates(ledger)
     estimated = stage.teacher.samples * sum((base.row.id, base.version) in shown.stand_ins for base in asked)
@@ -100,11 +100,12 @@ def _priced(stage: Reflect, counted: _Count, rates: Rates | None, estimated: int
         usd=stage.teacher.price(round(inputs), round(outputs)),
         usd_at_most=stage.teacher.price(round(rounds * inputs + reasks * repeated), round(rounds * outputs)),
         minutes=counted.calls / speed / 60,
-        assumed=_assumed(rates) if counted.calls else (),
+        assumed=assumed(rates) if counted.calls else (),
     )
 
 
-def _assumed(rates: Rates | None) -> tuple[str, ...]:
+def assumed(rates: Rates | None) -> tuple[str, ...]:
+    """Return the priors that stand in for what the ledger doesn't know, in words."""
     tokens = (
         f"{PRIOR.characters_per_input_token:g} characters a token",
         f"replies of {PRIOR.output_tokens_per_reply:g} tokens",
@@ -189,7 +190,7 @@ def _made(stage: Stage, store: Store | None) -> Artifact | None:
 
 
 @contextmanager
-def _ledger(store: Store | None) -> Iterator[Ledger]:
+def ledger_of(store: Store | None) -> Iterator[Ledger]:
     """Open the store's ledger, or an empty one that is gone afterwards."""
     path = store.root / "ledger.sqlite" if store is not None else None
     if path is not None and path.exists():

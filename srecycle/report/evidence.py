@@ -89,7 +89,8 @@ class Shown:
 class Choice:
     """A phase's decision over one row; values are those of the selector's score, where it has one.
 
-    `challenger` is the best of as many `challengers` as the selector could judge.
+    `challenger` is the best of as many `challengers` as the selector could judge. `flip` is by how much the selector's
+    threshold would have to change for the other one.
     """
 
     phase: Phase
@@ -99,6 +100,7 @@ class Choice:
     incumbent_value: float | None
     challenger_value: float | None
     reason: str
+    flip: float | None = None
     challengers: int = 1
 
 

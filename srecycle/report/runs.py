@@ -113,12 +113,12 @@ _UNTOLD = ("experiment=", "name=", "tracker", "student.device=", "student.thread
 """Overrides that don't tell what was run."""
 
 
-def _brief(override: str) -> str:
+def brief(override: str) -> str:
     """Shorten the value of an override that is a path to its last part."""
     key, _, value = override.partition("=")
     return f"{key}={Path(value).name}" if "/" in value else override
 
 
 def _told_apart(run: Run, common: set[str]) -> str:
-    own = [_brief(item) for item in run.overrides if item not in common and not item.startswith(_UNTOLD)]
+    own = [brief(item) for item in run.overrides if item not in common and not item.startswith(_UNTOLD)]
     return f"{run.name} ({', '.join(own)})" if own else run.name

@@ -7,7 +7,8 @@ request to guess its instruction; lower means that the instruction follows from 
 Relatives that the same forward passes give: S-IFD (arXiv:2506.01317), IFD over those response tokens alone whose
 likelihood the instruction moves most; GRAPE's length-normalised log-probability (arXiv:2502.04194), -L(y|x), higher
 meaning that the response fits the student; the rank-surprisal ratio (arXiv:2601.14249), the mean clipped rank of the
-response's tokens over their mean surprisal, lower meaning unlikely tokens that still rank high.
+response's tokens over their mean surprisal, lower meaning unlikely tokens that still rank high; confidence, the
+likelihood (geometric mean over tokens) of the response's final answer after everything before it.
 """
 
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from srecycle.answers import AnswerPattern
 from srecycle.config import Component, component, runtime
 from srecycle.placeholders import fill, showing
 
@@ -31,10 +33,19 @@ SCORES: Final = (
     "s_ifd",
     "grape",
     "rank_surprisal",
+    "confidence",
 )
 """The columns that `scores` computes. Selectors and keep filters name the ones they need."""
 
-LIKELIHOODS: Final = ("loss_y_given_x", "loss_y", "loss_x_given_y", "loss_x", "shift_y", "rank_y_given_x")
+LIKELIHOODS: Final = (
+    "loss_y_given_x",
+    "loss_y",
+    "loss_x_given_y",
+    "loss_x",
+    "shift_y",
+    "rank_y_given_x",
+    "loss_answer",
+)
 """The columns that it computes them from."""
 
 
@@ -45,7 +56,8 @@ class Scorer(Component):
     `reversed_request` (with `{response}`) is y'. `score_eos` counts the end of the sequence among the target's tokens.
     `compat: reference` reads a pair as the authors' released code does. `s_ifd_share` is the share of response tokens
     that S-IFD looks at, `rank_clip` the highest rank that the rank-surprisal ratio counts. `token_losses` keeps every
-    target token's losses beside their means.
+    target token's losses beside their means. `answer_pattern` finds in a response (srecycle/answers.py) the final
+    answer whose likelihood confidence is; null looks for none.
 
     `batch_tokens` is the token budget of a batch, padding included (default: found by the device); `share_prefixes`
     computes what sequences have in common once; `compile` fuses the model's norms and MLPs, which takes half a minute
@@ -60,6 +72,7 @@ class Scorer(Component):
     s_ifd_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     rank_clip: Annotated[int, Field(ge=1)] = 100
     token_losses: bool = False
+    answer_pattern: AnswerPattern | None = None
     batch_tokens: Annotated[int, Field(ge=1)] | None = runtime(None)
     share_prefixes: bool = runtime(True)
     compile: bool = runtime(False)
@@ -75,7 +88,7 @@ def scores(losses: Mapping[str, Column]) -> dict[str, Column]:
     Returns ratios of perplexities (`ifd`, `r_ifd`), ratios of losses (`..._loss_ratio`), `perplexity`, ppl(y|x), and
     the relatives that this module names.
     """
-    y_given_x, y, x_given_y, x, shift, rank = (losses[name] for name in LIKELIHOODS)
+    y_given_x, y, x_given_y, x, shift, rank, answer = (losses[name] for name in LIKELIHOODS)
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         computed = {
             "ifd": np.exp(y_given_x - y),
@@ -86,5 +99,6 @@ def scores(losses: Mapping[str, Column]) -> dict[str, Column]:
             "s_ifd": np.exp(shift),
             "grape": -y_given_x,
             "rank_surprisal": rank / y_given_x,
+            "confidence": np.exp(-answer),
         }
     return {name: np.where(np.isfinite(values), values, np.nan) for name, values in computed.items()}

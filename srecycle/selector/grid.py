@@ -3,8 +3,9 @@
 With so many samples of each reflection there are 1 + 3 * samples columns, also where some have no line in any row.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 
 from srecycle.rows import OK, Phase, Version, challenger, sample_of, versions_of
 from srecycle.scorer import LIKELIHOODS, scores
-from srecycle.selector.base import Contest, Matrix
+from srecycle.selector.base import COHERENCE, TEXTS, Contest, Matrix, Texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +23,11 @@ class VersionGrid:
     """All versions of all rows.
 
     `versions` names the columns and `ids` the rows; `status` (why a version is unusable, or "ok"), `line` (its line in
-    the version table, -1 where there is none), `score_status` (why it has no scores) and every score have the shape
-    [rows, versions].
+    `table`, the version table; -1 where there is none), `score_status` (why it has no scores) and every score have the
+    shape [rows, versions].
     """
 
+    table: pa.Table
     samples: int
     versions: tuple[Version, ...]
     ids: npt.NDArray[Any]
@@ -34,6 +36,12 @@ class VersionGrid:
     score_status: npt.NDArray[Any]
     columns: Mapping[str, Matrix]
 
+    @cached_property
+    def usable(self) -> npt.NDArray[np.bool_]:
+        """Which versions there are to choose from, shape [rows, versions]."""
+        usable: npt.NDArray[np.bool_] = self.status == OK
+        return usable
+
     def numbers(self, versions: Iterable[Version]) -> npt.NDArray[np.int64]:
         """Return the column of each version."""
         column = {version: number for number, version in enumerate(self.versions)}
@@ -41,23 +49,42 @@ class VersionGrid:
 
     def challengers(self, phase: Phase, incumbents: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return the columns of the versions that stand against the incumbents, shape [rows, samples]."""
-        standing, row = np.unique(incumbents, return_inverse=True)
-        names = [challenger(phase, self.versions[one], sample) for one in standing for sample in range(self.samples)]
-        found: npt.NDArray[np.int64] = self.numbers(names).reshape(-1, self.samples)[row]
+        standing = np.flatnonzero(np.bincount(incumbents, minlength=len(self.versions)))
+        places = np.zeros((len(self.versions), self.samples), dtype=np.int64)
+        for one in standing:
+            names = [challenger(phase, self.versions[one], sample) for sample in range(self.samples)]
+            places[one] = self.numbers(names)
+        found: npt.NDArray[np.int64] = places[incumbents]
         return found
 
-    def contest(self, phase: Phase, competing: npt.NDArray[np.int64]) -> Contest:
-        """Return the contest of these versions: `competing` holds their columns, shape [rows, versions]."""
+    def texts(self, name: str, competing: npt.NDArray[np.int64]) -> Texts:
+        """Return a column of the version table at these places, in their shape; "" where there is no version."""
+        lines = np.take_along_axis(self.line, competing, axis=1)
+        values = np.empty(len(self.table) + 1, dtype=object)
+        values[:-1], values[-1] = self.table[name].to_pylist(), ""
+        found: Texts = values[lines]
+        return found
+
+    def contest(self, phase: Phase, competing: npt.NDArray[np.int64], needs: Collection[str]) -> Contest:
+        """Return the contest of these versions: `competing` holds their columns, shape [rows, versions].
+
+        It has the columns that are needed, and no others: what a selector reads is what it declares.
+        """
         return Contest(
             phase=phase,
             ids=self.ids,
-            usable=np.take_along_axis(self.status, competing, axis=1) == OK,
-            columns={name: np.take_along_axis(values, competing, axis=1) for name, values in self.columns.items()},
+            usable=np.take_along_axis(self.usable, competing, axis=1),
+            columns={
+                name: np.take_along_axis(self.columns[name], competing, axis=1) for name in needs if name not in TEXTS
+            },
+            texts={name: self.texts(name, competing) for name in needs if name in TEXTS},
         )
 
 
-def version_grid(versions: pa.Table, likelihoods: Iterable[pa.Table]) -> VersionGrid:
-    """Lay out a version table and the likelihoods of its lines, joined by (row id, version)."""
+def version_grid(
+    versions: pa.Table, likelihoods: Iterable[pa.Table] = (), embeddings: Iterable[pa.Table] = ()
+) -> VersionGrid:
+    """Lay out a version table, and what was measured of its lines, joined by (row id, version)."""
     ids = versions["id"].unique()
     samples = 1 + max(map(sample_of, versions["version"].unique().to_pylist()), default=0)
     names = versions_of(samples)
@@ -75,14 +102,22 @@ def version_grid(versions: pa.Table, likelihoods: Iterable[pa.Table]) -> Version
         score_status[scored] = table["status"].to_numpy(zero_copy_only=False)
         for name in LIKELIHOODS:
             losses[name][scored] = table[name].to_numpy(zero_copy_only=False)
+    columns = {**losses, **scores(losses)}
+    for table in embeddings:
+        embedded = _places(table, ids, names)
+        coherence = columns.setdefault(COHERENCE, np.full(shape, np.nan))
+        coherence[embedded] = table[COHERENCE].to_numpy(zero_copy_only=False)
+        why, known = table["status"].to_numpy(zero_copy_only=False), score_status[embedded]
+        score_status[embedded] = np.where((known == "unscored") | (known == OK), why, known)
     return VersionGrid(
+        table=versions,
         samples=samples,
         versions=names,
         ids=np.asarray(ids.to_pylist(), dtype=object),
         line=line,
         status=status,
         score_status=score_status,
-        columns=scores(losses),
+        columns=columns,
     )
 
 

@@ -23,10 +23,17 @@ class Random(Selector):
     def preference(self, contest: Contest) -> Matrix:
         """Prefer challengers by their draw, all of them below the incumbent where the row's draw says no."""
         rows, versions = contest.usable.shape
-        names = [f"{self.seed}|{contest.phase}|{row}" for row in contest.ids]
-        draws = np.array([[_uniform(f"{name}|{index}") for index in range(versions)] for name in names])
-        taken = draws[:, :1] < self.p
-        return np.hstack([np.zeros((rows, 1)), np.where(taken, 1.0, -2.0) + draws[:, 1:]])
+        taken = self._draws(contest, 0) < self.p
+        challengers = [np.where(taken, 1.0, -2.0) + self._draws(contest, index) for index in range(1, versions)]
+        return np.column_stack([np.zeros(rows), *challengers])
+
+    def flip(self, contest: Contest, ahead: Matrix) -> Matrix:
+        """Return how `p` must change: a row is taken where its draw is below."""
+        return np.where(np.isnan(ahead), np.nan, self._draws(contest, 0) - self.p)
+
+    def _draws(self, contest: Contest, index: int) -> Matrix:
+        """Return a number in [0, 1) a row: the first is the row's own, the others are its versions'."""
+        return np.array([_uniform(f"{self.seed}|{contest.phase}|{row}|{index}") for row in contest.ids])
 
 
 def _uniform(name: str) -> float:

@@ -81,6 +81,28 @@ def token_ids(
         return [tuple(ids[len(before) :] if ids[: len(before)] == before else next(rest)) for ids in whole]
 
 
+def token_spans(
+    tokenizer: Any, text: str, ids: Sequence[int], *, special: bool = False, plain: bool = False
+) -> list[tuple[int, int]] | None:
+    """Return which characters of a text each of its `ids` stands for, [begin, end).
+
+    Of a character that is split over several tokens each has the whole. `special` says that the tokenizer added its
+    special tokens, which stand for nothing. None where it can't tell, or would not give these ids.
+    """
+    if not tokenizer.is_fast:
+        return None
+    asked = {"add_special_tokens": special, "split_special_tokens": plain, "verbose": False}
+    with _tokenizing:
+        # A continuing text was tokenised behind a head, where the tokenizer needs one.
+        for head in dict.fromkeys(("", _head(tokenizer))):
+            found = tokenizer(head + text, return_offsets_mapping=True, **asked)
+            before = len(found["input_ids"]) - len(ids)
+            if before >= 0 and list(found["input_ids"][before:]) == list(ids):
+                spans = found["offset_mapping"][before:]
+                return [(max(begin - len(head), 0), max(end - len(head), 0)) for begin, end in spans]
+    return None
+
+
 _tokenizing = threading.Lock()
 """Whether special tokens are split is a state of the tokenizer, not of a call."""
 

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from srecycle.student.inference import Inference, TokenLosses
 
 
+_READ = ("instruction", "input", "response", "history")
+
+
 @component
 class Likelihoods(Stage):
     """Computes L(y|x), L(y), L(x|y') and L(x) of every usable version of `rows` (where given) and `reflections`.
@@ -44,7 +47,7 @@ class Likelihoods(Stage):
     sample is in a format that the student will not see, which is said and stands in the record.
     """
 
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
 
     rows: Source | None = None
     reflections: tuple[Reflect, ...] = ()
@@ -65,7 +68,7 @@ class Likelihoods(Stage):
 
     def run(self, work: Work) -> Metrics:
         """Score all versions, a row's versions together."""
-        versions = version_table(work, self.rows, self.reflections).to_pylist()
+        versions = version_table(work, self.rows, self.reflections, _READ).to_pylist()
         rows = [list(lines) for _, lines in groupby(versions, key=itemgetter("id"))]
         if self.trained_in is not None:
             say("  warning: the student is scored in another template than it is trained in")
@@ -155,6 +158,7 @@ class Likelihoods(Stage):
             values["shift_y"] = _shift(reading, found, self.scorer.s_ifd_share)
             ranks = found[0].ranks
             assert ranks is not None
+            values["loss_answer"] = _answer_loss(reading, found[0])
             values["rank_y_given_x"] = float(np.minimum(ranks, self.scorer.rank_clip).astype(np.float64).mean())
             if not all(value is None or math.isfinite(value) for value in values.values()):
                 values, reason = dict.fromkeys(values), "non_finite"
@@ -189,6 +193,14 @@ def _shift(reading: Reading, found: "Sequence[TokenLosses]", share: float) -> fl
     shift = y_given_x - y
     count = math.ceil(share * len(shift))
     return float(shift[np.argsort(-np.abs(shift), kind="stable")[:count]].mean())
+
+
+def _answer_loss(reading: Reading, y_given_x: "TokenLosses") -> float | None:
+    """Return the mean loss of the tokens that cover the answer, None where there is none."""
+    if reading.answer is None:
+        return None
+    begin, end = reading.answer
+    return float(y_given_x.losses[begin:end].astype(np.float64).mean())
 
 
 def _token_columns(loaded: Loaded, reading: Reading, found: "Sequence[TokenLosses]") -> dict[str, Any]:

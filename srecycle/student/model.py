@@ -1,14 +1,15 @@
-"""The student: any Hugging Face causal language model, pinned, with an adapter where one is given.
+"""The student: any Hugging Face causal language model, pinned, with adapters where some are given.
 
 Identity: the content of a local folder's model and tokenizer files, or a hub id's resolved commit, and the same of the
-adapter; dtype, maximal length and attention implementation. The device is a runtime field. Nothing is loaded before
+adapters; dtype, maximal length and attention implementation. The device is a runtime field. Nothing is loaded before
 `load`.
 """
 
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
@@ -16,7 +17,7 @@ from pydantic import Field
 from srecycle.config import Component, component, runtime
 from srecycle.errors import UserError
 from srecycle.progress import say
-from srecycle.student.adapter import UNDER, merge, pinned_adapter
+from srecycle.student.adapter import UNDER, merge_all, pinned_adapter, under
 from srecycle.student.pinned import Pinned
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ class Student(Component):
 
     `adapter`, a folder or a hub id at `adapter_revision`, is merged into the weights when they are loaded, in `dtype`,
     so that scoring, training and evaluation all start from one model. A training on top makes an adapter of that merged
-    model, and says so in its configuration.
+    model, and says so in its configuration. `adapters` are further ones, merged after it in their order: each was
+    trained on the model with all before it merged, as in rounds of training.
 
     `max_length` (tokens, for scoring and training alike) is cut to what model and tokenizer can take. `threads` is the
     number of CPU threads (default: torch's own choice), `device` "auto", "cpu", "cuda", "cuda:1", ...
@@ -49,6 +51,7 @@ class Student(Component):
     hub_revision: str = "main"
     adapter: str | None = None
     adapter_revision: str = "main"
+    adapters: tuple[str, ...] = ()
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     max_length: Annotated[int, Field(ge=8)] = 2048
@@ -64,16 +67,20 @@ class Student(Component):
             "hub_revision": self._model.commit,
             "adapter": adapter and adapter.content,
             "adapter_revision": adapter and adapter.commit,
+            "adapters": [one.named for one in self._adapters],
         }
+
+    def trained(self, folder: Path) -> "Student":
+        """Return the student that a training made of this one; `folder` is the training's artifact."""
+        if (folder / "model").is_dir():  # all weights were trained, and stand there
+            return replace(self, path=str(folder / "model"), hub_revision="main", adapter=None, adapters=())
+        return replace(self, adapters=(*self.adapters, str(folder / "adapter")))
 
     @property
     def base(self) -> dict[str, str | None]:
         """How an adapter on top names this model: in PEFT's own fields, and by what is merged into it."""
         named = {"base_model_name_or_path": self.path, "revision": self._model.commit}
-        if self._adapter is None:
-            return named
-        pinned = f"@{self._adapter.commit}" if self._adapter.commit else ""
-        return {**named, UNDER: f"{self._adapter.content}{pinned}"}
+        return {**named, UNDER: under(self._chain)} if self._chain else named
 
     def check(self) -> None:
         """Raise UserError where the device isn't there, or can't do what is asked of it."""
@@ -81,8 +88,11 @@ class Student(Component):
         if self.attention == "flash_attention_2":
             _require_flash_attention(device, self.dtype)
 
-    def load(self) -> Loaded:
-        """Load the tokenizer and the model. Raises UserError where they can't be loaded, or don't go together."""
+    def load(self, quantization: Any = None) -> Loaded:
+        """Load the tokenizer and the model, with transformers' `quantization` of its weights where one is given.
+
+        Raises UserError where they can't be loaded, or don't go together.
+        """
         import torch
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
@@ -97,6 +107,11 @@ class Student(Component):
                 dtype=getattr(torch, self.dtype),
                 attn_implementation=self.attention,
                 use_safetensors=True,
+                **(
+                    {"quantization_config": quantization, "device_map": {"": _device(self.device)}}
+                    if quantization
+                    else {}
+                ),
                 **self._from,
             )
         except (OSError, ValueError, ImportError) as error:
@@ -105,9 +120,8 @@ class Student(Component):
         device = torch.device(_device(self.device))
         tokenizer = self.tokenizer()
         _require_embeddings(model, tokenizer, self.path)
-        model = model.to(device)
-        if self._adapter is not None:
-            model = merge(model, self._adapter, self.path)
+        model = model if quantization else model.to(device)  # quantised weights are made on their device
+        model = merge_all(model, self._chain, self.path)
         positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or self.max_length
         length = min(self.max_length, positions, int(tokenizer.model_max_length))
         return Loaded(model=model.eval(), tokenizer=tokenizer, device=device, max_length=length)
@@ -138,6 +152,15 @@ class Student(Component):
     @cached_property
     def _adapter(self) -> Pinned | None:
         return pinned_adapter(self.adapter, self.adapter_revision) if self.adapter else None
+
+    @cached_property
+    def _adapters(self) -> tuple[Pinned, ...]:
+        return tuple(pinned_adapter(one, field="student.adapters") for one in self.adapters)
+
+    @property
+    def _chain(self) -> tuple[Pinned, ...]:
+        """All adapters, in the order in which they are merged."""
+        return (*([self._adapter] if self._adapter else []), *self._adapters)
 
 
 def _line(error: Exception) -> str:

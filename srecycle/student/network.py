@@ -57,12 +57,8 @@ class Network:
 
         All lines have the same prefix. Raises torch.OutOfMemoryError, or RuntimeError where a CPU has no memory left.
         """
-        width = max(len(line.ids) for line in batch)
-        places = [place for number, line in enumerate(batch) for place in _places(line, number * width)]
         labels = torch.tensor([token for line in batch for one in line.sequences for token in one.target])
-        output = self._run(batch, width)
-        states = output.last_hidden_state if self._apart else output.logits
-        chosen = states.flatten(0, 1)[torch.tensor(places, device=self._device)]
+        output, chosen = self._chosen(batch)
         # Made once: small tensors that stay, made between large ones that go, keep a CPU's memory from being reused.
         losses, ranks = torch.empty((2, len(labels)), dtype=torch.float32, device=self._device)
         kind = "cpu" if self._device.type == "cpu" else "cuda"
@@ -73,11 +69,30 @@ class Network:
                 _write_losses(part, label, loss, rank if ranked else None)
         return losses.cpu().numpy(), ranks.cpu().numpy() if ranked else None
 
+    @torch.inference_mode()
+    def logits(self, batch: Sequence[Line]) -> Iterator[torch.Tensor]:
+        """Yield the logits that all target tokens are predicted from, in order, some at a time: [some, vocabulary].
+
+        Raises what `losses` raises.
+        """
+        output, chosen = self._chosen(batch)
+        kind = "cpu" if self._device.type == "cpu" else "cuda"
+        for (some,) in _chunks((chosen,), _HEAD_ELEMENTS[kind] // self._vocabulary):
+            yield self._head(output, some) if self._apart else some
+
     def free(self) -> None:
         """Give back what memory can be given back."""
         self._prefixes.clear()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def _chosen(self, batch: Sequence[Line]) -> tuple[Any, torch.Tensor]:
+        """Return the body's output, and in order the states that predict target tokens; logits, where it is whole."""
+        width = max(len(line.ids) for line in batch)
+        places = [place for number, line in enumerate(batch) for place in _places(line, number * width)]
+        output = self._run(batch, width)
+        states = output.last_hidden_state if self._apart else output.logits
+        return output, states.flatten(0, 1)[torch.tensor(places, device=self._device)]
 
     def _run(self, batch: Sequence[Line], width: int) -> Any:
         ids = torch.zeros((len(batch), width), dtype=torch.long)

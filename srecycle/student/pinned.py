@@ -74,6 +74,11 @@ class Pinned:
                 f"({type(error).__name__}): check the path, the id, or the connection"
             ) from error
 
+    @property
+    def named(self) -> str:
+        """The content as one text: a folder's digest, or a hub id and its commit."""
+        return f"{self.content}@{self.commit}" if self.commit else self.content
+
     def local(self) -> Path:
         """Return a folder that holds `files`, downloaded where needed. Raises UserError."""
         if self.folder is not None:

@@ -15,10 +15,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from srecycle.answers import answer_span
 from srecycle.progress import say
 from srecycle.rows import Turn
 from srecycle.scorer import Scorer
-from srecycle.student.encoding import Encoded, anchor_ids, encode_both, token_ids
+from srecycle.student.encoding import Encoded, anchor_ids, encode_both, token_ids, token_spans
 from srecycle.student.model import Loaded
 from srecycle.student.template import UNRENDERABLE, UnrenderableError, Wording, end_ids
 
@@ -28,12 +29,13 @@ Line = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """The four sequences of a pair."""
+    """The four sequences of a pair. `answer` says which of the target tokens of y after x cover y's final answer."""
 
     y_given_x: Encoded
     y: Encoded
     x_given_y: Encoded
     x: Encoded
+    answer: tuple[int, int] | None = None
 
     @property
     def sequences(self) -> tuple[Encoded, Encoded, Encoded, Encoded]:
@@ -50,12 +52,13 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True)
 class _Texts:
-    """The texts of a pair: two prompts and two targets."""
+    """The texts of a pair: two prompts and two targets. `answer` is where in `response` its final answer stands."""
 
     forward: str
     backward: str
     response: str
     instruction: str
+    answer: tuple[int, int] | None = None
 
 
 def read(loaded: Loaded, wording: Wording, scorer: Scorer, lines: Sequence[Line]) -> list[Reading | str]:
@@ -64,6 +67,8 @@ def read(loaded: Loaded, wording: Wording, scorer: Scorer, lines: Sequence[Line]
     if UNRENDERABLE in texts:
         say(f"  warning: {texts.count(UNRENDERABLE)} versions can't be written in this template, and have no scores")
     good = [one for one in texts if isinstance(one, _Texts)]
+    if scorer.answer_pattern is not None and not loaded.tokenizer.is_fast:
+        say("  warning: this tokenizer can't tell which tokens an answer has: there is no likelihood of answers")
     if scorer.compat == "reference":
         targets = [line["instruction"] for line, one in zip(lines, texts, strict=True) if isinstance(one, _Texts)]
         readings: Iterator[Reading | str] = iter(read_as_released(loaded, good, targets))
@@ -82,10 +87,15 @@ def read_by_id(loaded: Loaded, texts: Sequence[_Texts], end: tuple[int, ...]) ->
     )
     anchor = anchor_ids(loaded.tokenizer)
     readings = []
-    for forward, backward, response, instruction in zip(*ids, strict=True):
+    for one, forward, backward, response, instruction in zip(texts, *ids, strict=True):
         y_given_x, y = encode_both(anchor, forward, (*response, *end), loaded.max_length)
         x_given_y, x = encode_both(anchor, backward, (*instruction, *end), loaded.max_length)
-        readings.append(Reading(y_given_x=y_given_x, y=y, x_given_y=x_given_y, x=x))
+        answer = None
+        if one.answer is not None:
+            spans = token_spans(loaded.tokenizer, one.response, response, plain=True)
+            # Without an anchor the first token has no likelihood.
+            answer = _covering(spans, one.answer, 0 if anchor else 1, y_given_x.target_tokens)
+        readings.append(Reading(y_given_x=y_given_x, y=y, x_given_y=x_given_y, x=x, answer=answer))
     return readings
 
 
@@ -102,9 +112,11 @@ def read_as_released(loaded: Loaded, texts: Sequence[_Texts], instructions: Sequ
             readings.append(UNRENDERABLE)
             continue
         forward, backward = (len(_whole(loaded, prompt)) for prompt in (one.forward, one.backward))
+        y_given_x = _after(loaded, one.forward + one.response, one.response)
         readings.append(
             Reading(
-                y_given_x=_after(loaded, one.forward + one.response, one.response),
+                y_given_x=y_given_x,
+                answer=_answer_as_released(loaded, one, y_given_x),
                 y=_alone(loaded, one.response, loaded.max_length - forward + 1),
                 x_given_y=_after(loaded, one.backward + one.instruction, instruction),
                 x=_alone(loaded, one.instruction, loaded.max_length - backward + 1),
@@ -120,6 +132,29 @@ def _after(loaded: Loaded, text: str, target: str) -> Encoded:
     return Encoded(ids=ids[: loaded.max_length], target_start=start, truncated=len(ids) > loaded.max_length)
 
 
+def _answer_as_released(loaded: Loaded, texts: _Texts, sequence: Encoded) -> tuple[int, int] | None:
+    if texts.answer is None:
+        return None
+    text, before = texts.forward + texts.response, len(texts.forward)
+    spans = token_spans(loaded.tokenizer, text, _whole(loaded, text), special=True)
+    begin, end = texts.answer
+    first = len(sequence.ids) - sequence.target_tokens
+    return _covering(spans, (before + begin, before + end), first, sequence.target_tokens)
+
+
+def _covering(
+    spans: Sequence[tuple[int, int]] | None, answer: tuple[int, int], first: int, count: int
+) -> tuple[int, int] | None:
+    """Return which of the `count` tokens from `first` on cover the answer, [begin, end); None where its end is cut.
+
+    Tokens of it that stand before `first` have no likelihood as part of this target.
+    """
+    covering = [place for place, (begin, end) in enumerate(spans or ()) if begin < answer[1] and end > answer[0]]
+    if not covering or covering[-1] >= first + count or covering[-1] < first:
+        return None
+    return max(covering[0] - first, 0), covering[-1] + 1 - first
+
+
 def _alone(loaded: Loaded, text: str, limit: int) -> Encoded:
     ids = _whole(loaded, text)
     return Encoded(ids=ids[: max(limit, 1)], target_start=0, truncated=len(ids) > limit)
@@ -128,6 +163,14 @@ def _alone(loaded: Loaded, text: str, limit: int) -> Encoded:
 def _whole(loaded: Loaded, text: str) -> tuple[int, ...]:
     """Tokenise with whatever the tokenizer adds to a text: BOS for Llama, nothing for GPT-2."""
     return tuple(loaded.tokenizer(text, verbose=False)["input_ids"])
+
+
+def _answer(scorer: Scorer, response: str, completion: str) -> tuple[int, int] | None:
+    """Return where in a completion the response's final answer stands: templates may write before it, and trim it."""
+    bare = response.strip()
+    span = None if scorer.answer_pattern is None else answer_span(scorer.answer_pattern, bare)
+    place = completion.rfind(bare)
+    return None if span is None or place < 0 else (place + span[0], place + span[1])
 
 
 def _texts(wording: Wording, scorer: Scorer, line: Line) -> _Texts | str:
@@ -139,11 +182,13 @@ def _texts(wording: Wording, scorer: Scorer, line: Line) -> _Texts | str:
     history = tuple(Turn(**turn) for turn in line["history"])
     whole = wording.whole_instruction(line["instruction"], line["input"])
     try:
+        response = wording.completion(line["response"])
         return _Texts(
             forward=wording.prompt(line["instruction"], line["input"], history),
             backward=wording.prompt(scorer.request(line["response"])),
-            response=wording.completion(line["response"]),
+            response=response,
             instruction=wording.completion(whole),
+            answer=_answer(scorer, line["response"], response),
         )
     except UnrenderableError:
         return UNRENDERABLE

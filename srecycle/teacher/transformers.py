@@ -1,18 +1,14 @@
 """A causal language model in this process as the teacher: batched generation that batches don't change.
 
 In: requests. Out: one reply each, kept in the ledger like a paid one, at no price. Identity: the model (by content, as
-a student's), how messages become text, and the sampling. A token is drawn from a stream of random numbers that belongs
-to its request alone (seeded by the ledger key: model, messages, sampling, seed, sample), so neither batches, order nor
-resuming decide what a reply says. What is left is rounding: a batch's shape moves logits by their last bits, which
-matters only where a draw falls on the border between two tokens. In float32 that was not seen once in 11,000 tokens; in
-bfloat16 it changes most replies, and `batch_tokens=1` (each request by itself) is what keeps them.
+a student's), how messages become text, and the sampling. Each request's random numbers are its own, seeded by its
+ledger key (model, messages, sampling, seed, sample); `generation` says what batches can change all the same.
 """
 
-import random
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -22,25 +18,15 @@ from srecycle.config import Component, component, identity, runtime
 from srecycle.errors import UserError
 from srecycle.placeholders import fill, showing
 from srecycle.teacher.base import Rates, Reply, Request, Teacher
+from srecycle.teacher.generation import Generated, Generator, Prompt, batches
 from srecycle.teacher.ledger import Ledger, ledger_key
 
 if TYPE_CHECKING:
-    import torch
-
     from srecycle.student.model import Loaded, Student
 
 PROVIDER = "transformers"
 _GENERATING = threading.Lock()
 """An engine's threads share the one model, and would only take its device from each other."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prompt:
-    """One request as the model sees it. `room` is how many tokens the reply may have."""
-
-    key: str
-    ids: tuple[int, ...]
-    room: int
 
 
 @component
@@ -118,7 +104,8 @@ class TransformersTeacher(Teacher):
 
     def close(self) -> None:
         """Let go of the model; the next request loads it again."""
-        self.__dict__.pop("_loaded", None)
+        for name in ("_generator", "_loaded"):
+            self.__dict__.pop(name, None)
 
     @cached_property
     def _interrupted(self) -> threading.Event:
@@ -151,24 +138,24 @@ class TransformersTeacher(Teacher):
 
     @cached_property
     def _loaded(self) -> "Loaded":
-        from transformers import GenerationConfig
+        return self._student.load()
 
-        loaded = self._student.load()
-        # A model's own defaults (top_k, penalties) would be applied before ours; only what ends a reply is its own.
-        loaded.model.generation_config = GenerationConfig(eos_token_id=_ends(loaded) or None, do_sample=False)
-        return loaded
+    @cached_property
+    def _generator(self) -> Generator:
+        return Generator(self._loaded, temperature=self.temperature, top_p=self.top_p, stops=self.stop)
 
     def _generate_all(self, missing: Mapping[str, Request], ledger: Ledger) -> dict[str, Reply]:
         prompts = [self._prompt(key, request) for key, request in missing.items()]
         too_long = Reply(text="", finish_reason="", status="too_long")
         replies = {prompt.key: too_long for prompt in prompts if prompt.room < 1}
-        for batch in _batches([prompt for prompt in prompts if prompt.room > 0], self.batch_tokens):
+        for batch in batches([prompt for prompt in prompts if prompt.room > 0], self.batch_tokens):
             if self._interrupted.is_set():
                 raise UserError("generating stopped with the run; the same command goes on where it stopped")
             started = time.monotonic()
-            generated = self._generate(batch)
+            generated = self._generator.generate(batch)
             seconds = (time.monotonic() - started) / len(batch)
-            for prompt, reply in zip(batch, generated, strict=True):
+            for prompt, one in zip(batch, generated, strict=True):
+                reply = self._reply(prompt, one)
                 request = missing[prompt.key]
                 ledger.keep(
                     prompt.key,
@@ -200,111 +187,14 @@ class TransformersTeacher(Teacher):
             ids = tokenizer(text, verbose=False)["input_ids"]
         return Prompt(key=key, ids=tuple(ids), room=min(self.max_tokens, self._loaded.max_length - len(ids)))
 
-    def _generate(self, batch: Sequence[Prompt]) -> list[Reply]:
-        """Generate one reply a prompt; a batch that the device has no memory for is halved."""
-        import torch
-
-        loaded = self._loaded
-        width = max(len(prompt.ids) for prompt in batch)
-        ids = torch.zeros((len(batch), width), dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for line, prompt in enumerate(batch):
-            ids[line, width - len(prompt.ids) :] = torch.tensor(prompt.ids)
-            mask[line, width - len(prompt.ids) :] = 1
-        stopper = Stopper(loaded.tokenizer, self.stop, width, len(batch))
-        sampler = Sampler([prompt.key for prompt in batch], self.temperature, self.top_p) if self.temperature else None
-        try:
-            output = loaded.model.generate(
-                input_ids=ids.to(loaded.device),
-                attention_mask=mask.to(loaded.device),
-                max_new_tokens=batch[0].room,
-                pad_token_id=(_ends(loaded) or [0])[0],
-                logits_processor=[sampler] if sampler else [],
-                stopping_criteria=[stopper] if self.stop else [],
-            )
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
-                raise
-            half = len(batch) // 2
-            return [*self._generate(batch[:half]), *self._generate(batch[half:])]
-        lines = zip(batch, output[:, width:].cpu().tolist(), stopper.lengths, strict=True)
-        return [self._reply(prompt, line[:length], length is not None) for prompt, line, length in lines]
-
-    def _reply(self, prompt: Prompt, generated: Sequence[int], stopped: bool) -> Reply:
-        tokenizer = self._loaded.tokenizer
-        ends = set(_ends(self._loaded))
-        length = next((place for place, token in enumerate(generated) if token in ends), len(generated))
-        text = tokenizer.decode(generated[:length], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    def _reply(self, prompt: Prompt, generated: Generated) -> Reply:
         return Reply(
-            text=text[: min((place for stop in self.stop if (place := text.find(stop)) >= 0), default=None)],
-            finish_reason="stop" if stopped or length < len(generated) else "length",
+            text=generated.text,
+            finish_reason=generated.finish_reason,
             paid=True,
             input_tokens=len(prompt.ids),
-            output_tokens=length,
+            output_tokens=generated.output_tokens,
         )
-
-
-class Sampler:
-    """Draws each line's next token from that line's own stream, and leaves generation no other choice.
-
-    Follows transformers' interface of logits processors: a batch's ids so far, and its next tokens' logits.
-    """
-
-    def __init__(self, seeds: Sequence[str], temperature: float, top_p: float | None) -> None:
-        """Start one stream a line of the batch."""
-        self._streams = [random.Random(seed) for seed in seeds]
-        self._temperature, self._top_p = temperature, top_p
-
-    def __call__(self, input_ids: "torch.Tensor", scores: "torch.Tensor") -> "torch.Tensor":
-        """Return logits that allow the drawn tokens only: where the cumulated probability first passes a draw."""
-        import torch
-
-        probabilities = torch.softmax(scores.double() / self._temperature, dim=-1)
-        if self._top_p is not None:
-            probabilities = _nucleus(probabilities, self._top_p)
-        mass = probabilities.cumsum(dim=-1)
-        draws = torch.tensor([[stream.random()] for stream in self._streams], dtype=mass.dtype, device=mass.device)
-        tokens = torch.searchsorted(mass, draws * mass[:, -1:], right=True).clamp(max=mass.shape[1] - 1)
-        return torch.full_like(scores, -torch.inf).scatter(1, tokens, 0.0)
-
-
-class Stopper:
-    """Ends a line whose reply holds a text to stop at, and says after how many tokens it did.
-
-    Follows transformers' interface of stopping criteria, whose own one can't read every tokenizer's vocabulary.
-    """
-
-    def __init__(self, tokenizer: Any, stops: Sequence[str], width: int, lines: int) -> None:
-        """Look for `stops` from the token `width` on, where the replies begin."""
-        self._tokenizer, self._stops, self._width = tokenizer, stops, width
-        self._tail = 2 * max((len(stop.encode()) for stop in stops), default=0)
-        self.lengths: list[int | None] = [None] * lines
-
-    def __call__(self, input_ids: "torch.Tensor", scores: Any, **_: Any) -> "torch.Tensor":
-        """Return which lines are over."""
-        import torch
-
-        written = input_ids.shape[1] - self._width
-        ends = input_ids[:, max(self._width, input_ids.shape[1] - self._tail) :].tolist()
-        texts = self._tokenizer.batch_decode(ends, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        for line, text in enumerate(texts):
-            if self.lengths[line] is None and any(stop in text for stop in self._stops):
-                self.lengths[line] = written
-        return torch.tensor([length is not None for length in self.lengths], device=input_ids.device)
-
-
-def _nucleus(probabilities: "torch.Tensor", top_p: float) -> "torch.Tensor":
-    """Keep the likeliest tokens that together reach `top_p`, the one that reaches it included."""
-    ordered, places = probabilities.sort(dim=-1, descending=True, stable=True)
-    before = ordered.cumsum(dim=-1) - ordered
-    return probabilities.masked_fill((before >= top_p).scatter(1, places, before >= top_p), 0.0)
-
-
-def _ends(loaded: "Loaded") -> list[int]:
-    """Return the ids that end a reply: the model's own, and its tokenizer's."""
-    configured = loaded.model.generation_config.eos_token_id
-    own = configured if isinstance(configured, list) else [configured]
-    return list(dict.fromkeys(int(end) for end in (*own, loaded.tokenizer.eos_token_id) if end is not None))
 
 
 def _folded(messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
@@ -312,16 +202,3 @@ def _folded(messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
     system = [message["content"] for message in messages if message["role"] == "system"]
     first, *others = [dict(message) for message in messages if message["role"] != "system"]
     return [{**first, "content": "\n\n".join([*system, first["content"]])}, *others]
-
-
-def _batches(prompts: Sequence[Prompt], batch_tokens: int) -> Iterator[list[Prompt]]:
-    """Split prompts, longest first, into batches under the budget; a batch's replies all have the same room."""
-    batch: list[Prompt] = []
-    for prompt in sorted(prompts, key=lambda one: (-len(one.ids), one.room, one.key)):
-        full = batch and (len(batch[0].ids) + batch[0].room) * (len(batch) + 1) > batch_tokens
-        if batch and (full or prompt.room != batch[0].room):
-            yield batch
-            batch = []
-        batch.append(prompt)
-    if batch:
-        yield batch

@@ -1,28 +1,30 @@
 """What a trainer is, and the stage that runs it (step 6 of the method).
 
-In: the training set, of which only kept rows count. Out: `adapter/` (safetensors), `curve.parquet`, and counts of what
-was trained on and what could not be, with reasons. A training set with nothing to train on is an error, not a run.
+In: the training set, of which only kept rows count. Out: `adapter/`, or `model/` where all weights were trained (each
+safetensors, tokenizer and a model card), `curve.parquet`, and counts of what was trained on and what could not be, with
+reasons. A training set with nothing to train on is an error, not a run.
 """
 
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from srecycle.config import Component, component
+from srecycle.assemble import Assemble
+from srecycle.config import Component, component, identity
 from srecycle.errors import UserError
 from srecycle.progress import say
 from srecycle.rows import Turn
-from srecycle.selector import Assemble
 from srecycle.stage import Metrics, Stage, Work
 from srecycle.student import Student
 from srecycle.student.encoding import Encoded, anchor_ids, encode, token_ids
 from srecycle.student.model import Loaded
 from srecycle.student.template import UNRENDERABLE, Template, UnrenderableError, end_ids
+from srecycle.trainer.card import lineage, write_card
 
 CURVE_SCHEMA = pa.schema(
     [
@@ -31,16 +33,28 @@ CURVE_SCHEMA = pa.schema(
         pa.field("loss", pa.float64()),
         pa.field("learning_rate", pa.float64()),
         pa.field("grad_norm", pa.float64()),
+        pa.field("tokens", pa.int64()),
+        pa.field("target_tokens", pa.int64()),
     ]
 )
+"""One line an optimiser step: `loss` is its mean over target tokens (nats), `tokens` and `target_tokens` what was read
+from the start to here, padding not counted."""
+
+SCORES = ("ifd", "loss_y_given_x")
+"""The columns of a training table that orders sort by."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSet:
-    """Encoded rows in order (the target of each is what is trained on), and why others are missing, by row id."""
+    """Encoded rows in order (the target of each is what is trained on), and why others are missing, by row id.
+
+    `ids` and `scores` (columns by name, None where a row has no score) stand in the order of `sequences`.
+    """
 
     sequences: Sequence[Encoded]
     refused: dict[str, str]
+    ids: Sequence[str]
+    scores: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
 
 
 @component
@@ -49,12 +63,25 @@ class Trainer(Component, ABC):
 
     trains: ClassVar[bool] = True
 
-    @abstractmethod
-    def fit(self, loaded: Loaded, data: TrainingSet, base: Mapping[str, str | None], work: Work) -> Metrics:
-        """Train, write `adapter/` and `curve.parquet` into `work.folder`, and return deterministic metrics.
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The scores that the training set's rows must have, by the names that selectors use."""
+        return ()
 
-        `base` names the base model in the adapter. Checkpoints live in `work.scratch`, and a killed training goes on
-        from the last one. Raises UserError where training can't go on (a loss that is not finite).
+    def check(self, student: Student) -> None:
+        """Raise UserError where this can't train the student here, before anything is paid for."""
+        student.check()
+
+    def load(self, student: Student) -> Loaded:
+        """Load the student as it is trained."""
+        return student.load()
+
+    @abstractmethod
+    def fit(self, loaded: Loaded, data: TrainingSet, student: Student, work: Work) -> Metrics:
+        """Train, write `adapter/` or `model/` and `curve.parquet` into `work.folder`; return deterministic metrics.
+
+        `loaded` is `student` as `load` gave it. Checkpoints live in `work.scratch`, and a killed training goes on from
+        the last one. Raises UserError where training can't go on (a loss that is not finite, a full disk).
         """
 
 
@@ -64,7 +91,10 @@ class NoTrainer(Trainer):
 
     trains: ClassVar[bool] = False
 
-    def fit(self, loaded: Loaded, data: TrainingSet, base: Mapping[str, str | None], work: Work) -> Metrics:
+    def check(self, student: Student) -> None:
+        """Nothing is asked of the student."""
+
+    def fit(self, loaded: Loaded, data: TrainingSet, student: Student, work: Work) -> Metrics:
         """Never called: the stage makes an artifact without an adapter."""
         raise AssertionError("NoTrainer does not train")
 
@@ -84,8 +114,8 @@ class Train(Stage):
         return "train"
 
     def check(self) -> None:
-        """Refuse to start on a device that isn't there."""
-        self.student.check()
+        """Refuse to start where this student can't be trained so."""
+        self.trainer.check(self.student)
 
     def run(self, work: Work) -> Metrics:
         """Encode the kept rows, and train on them."""
@@ -97,28 +127,32 @@ class Train(Stage):
             reasons = Counter(table["reason"].to_pylist())
             why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(4))
             raise UserError(f"nothing to train on: none of {len(table)} rows was kept ({why}); loosen the keep filters")
-        loaded = self.student.load()
+        loaded = self.trainer.load(self.student)
         data = training_set(loaded, self.template, kept)
         if not data.sequences:
             why = ", ".join(f"{count} {reason}" for reason, count in Counter(data.refused.values()).items())
             raise UserError(f"nothing to train on: all {len(kept)} kept rows were refused ({why})")
-        metrics = self.trainer.fit(loaded, data, self.student.base, work)
-        return {
+        metrics = self.trainer.fit(loaded, data, self.student, work)
+        metrics = {
             "rows": len(data.sequences),
             **{f"refused/{why}": count for why, count in sorted(Counter(data.refused.values()).items())},
             "context_truncated": sum(sequence.context_lost > 0 for sequence in data.sequences),
             "target_tokens": sum(sequence.target_tokens for sequence in data.sequences),
             **metrics,
         }
+        write_card(work.folder, self.student, identity(self.trainer), lineage(self), metrics)
+        return metrics
 
 
 def training_set(loaded: Loaded, template: Template, kept: Sequence[dict[str, Any]]) -> TrainingSet:
     """Encode rows for training: the prompt as context; the response, its end and one EOS as target.
 
-    Rows whose response is empty, that the template can't write, or that are so long that none of the prompt fits beside
-    the response, are refused with that reason. Other contexts that don't fit are cut at their far side, as in scoring:
-    the prompt never pushes the response out.
+    Rows are refused, with a reason, where the response is empty or leaves no token to predict, where the template can't
+    write them, and where they are so long that none of the prompt fits beside the whole response. Other contexts that
+    don't fit are cut at their far side, as in scoring: the prompt never pushes the response out.
     """
+    rows = {row["id"]: row for row in kept}
+    assert len(rows) == len(kept), "ids of a training set are unique"
     tokenizer, wording = loaded.tokenizer, template.bound(loaded.tokenizer)
     refused = {row["id"]: "empty_response" for row in kept if not row["response"].strip()}
     prompts, completions = dict[str, str](), dict[str, str]()
@@ -137,15 +171,36 @@ def training_set(loaded: Loaded, template: Template, kept: Sequence[dict[str, An
     contexts = token_ids(tokenizer, [prompts[identifier] for identifier in ids])
     targets = token_ids(tokenizer, [completions[identifier] for identifier in ids], continuing=True, plain=True)
     anchor, end = anchor_ids(tokenizer), end_ids(wording, tokenizer)
-    encoded = [
-        encode(anchor, context, (*target, *end), loaded.max_length)
-        for context, target in zip(contexts, targets, strict=True)
-    ]
-    refused |= {identifier: "too_long" for identifier, one in zip(ids, encoded, strict=True) if one.context_gone}
-    return TrainingSet(sequences=[one for one in encoded if not one.context_gone], refused=refused)
+    encoded = dict[str, Encoded]()
+    for identifier, context, target in zip(ids, contexts, targets, strict=True):
+        one = encode(anchor, context, (*target, *end), loaded.max_length)
+        if reason := _refusal(one, target):
+            refused[identifier] = reason
+        else:
+            encoded[identifier] = one
+    return TrainingSet(
+        sequences=list(encoded.values()),
+        refused=refused,
+        ids=list(encoded),
+        scores={name: [rows[identifier].get(name) for identifier in encoded] for name in SCORES},
+    )
+
+
+def _refusal(sequence: Encoded, target: Sequence[int]) -> str:
+    if not target:
+        return "empty_response"
+    if sequence.context_gone or sequence.truncated:
+        return "too_long"
+    return "" if sequence.target_tokens else "nothing_to_predict"
 
 
 def adapter_folder(folder: Path) -> Path | None:
-    """Return the adapter of a training's artifact, or None where nothing was trained."""
+    """Return the adapter of a training's artifact, or None where there is none (nothing, or all was trained)."""
     adapter = folder / "adapter"
     return adapter if adapter.is_dir() else None
+
+
+def model_folder(folder: Path) -> Path | None:
+    """Return the whole model of a training's artifact, or None where not all weights were trained."""
+    model = folder / "model"
+    return model if model.is_dir() else None

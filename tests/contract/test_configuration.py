@@ -12,7 +12,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from srecycle.__main__ import _PACKAGE, build
+from srecycle.compose import PACKAGE, build
 from srecycle.config import Component, fingerprint, identity
 from srecycle.errors import UserError
 from srecycle.experiment import Experiment
@@ -26,13 +26,17 @@ CONF = ROOT / "conf"
 FILES = sorted(file for file in CONF.glob("*/*.yaml") if file.parent.name != "experiment")
 EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.yaml"))
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
-PLACES = {"selector": "selector@selector.response", "verifier": "verifier@reflection.verifier"}
+PLACES = {
+    "selector": "selector@selector.response",
+    "verifier": "verifier@reflection.verifier",
+    "judge": "judge@evaluator.pairwise.judge",
+}
 LISTS = ("keep", "evaluator")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _composing() -> Iterator[None]:
-    OmegaConf.register_new_resolver("srecycle.package", lambda path: str(_PACKAGE / path), replace=True)
+    OmegaConf.register_new_resolver("srecycle.package", lambda path: str(PACKAGE / path), replace=True)
     with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
         yield
 
@@ -46,13 +50,22 @@ def _stand_ins(file: Path, tmp_path: Path) -> list[str]:
     group, name = file.parent.name, file.stem
     rows = tmp_path / "rows.json"
     rows.write_text('[{"instruction": "i", "output": "o"}]')
-    base = str(_PACKAGE / "testbed/bases/weak")
+    base = str(PACKAGE / "testbed/bases/weak")
     values = {"path": base if group == "student" else str(rows), "tasks": "[arc_easy]", "model.path": base}
+    values |= {"prompts": f"{{v: {rows}}}", "against": str(rows), "paths": f"[{rows}]", "teacher.model.path": base}
+    values["names"] = "[a]"
+    if group == "embedder":
+        (tmp_path / "modules.json").write_text("[]")
+        values["path"] = str(tmp_path)
     values["reversed_request"] = "'which question fits {response}'"
     content = yaml.safe_load(file.read_text())
     asked = [key for key, value in content.items() if value == "???"]
     asked += ["model.path"] if {"/student@model": "hf"} in content.get("defaults", []) else []
-    place = f"{group}.{name}" if group in LISTS else group
+    asked += ["teacher.model.path"] if {"/teacher@teacher": "transformers"} in content.get("defaults", []) else []
+    place = f"{group}.{name}" if group in LISTS else PLACES[group].partition("@")[2] if group == "judge" else group
+    if group == "judge":  # stands inside an evaluator
+        pairwise = [f"evaluator.pairwise.{key}={values[key]}" for key in ("prompts", "against")]
+        return ["evaluator=[pairwise]", *pairwise, *(f"{place}.{key}={values[key]}" for key in asked)]
     student = ["student=testbed_weak"] if group == "data" and name != "testbed" else []
     return [*student, *(f"{place}.{key}={values[key]}" for key in asked)]
 
@@ -69,7 +82,10 @@ def test_group_file_composes_in_place_of_its_group_and_builds(file: Path, tmp_pa
     group, name = file.parent.name, file.stem
     choice = f"[{name}]" if group in LISTS else name
     _, experiment = _built([f"{PLACES.get(group, group)}={choice}", *_stand_ins(file, tmp_path)])
-    part = experiment.reflection.verifier if group == "verifier" else getattr(experiment, group)
+    if group == "judge":
+        part = experiment.evaluator["pairwise"].judge
+    else:
+        part = experiment.reflection.verifier if group == "verifier" else getattr(experiment, group)
     part = part["response"] if group == "selector" else part[name] if group in LISTS else part
     assert qualified(type(part)) == yaml.safe_load(file.read_text())["_target_"]
     assert fingerprint(identity(part))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from srecycle.__main__ import build, config_folder
+from srecycle.compose import build, config_folder
 from srecycle.experiment import Experiment
 from srecycle.report.runs import Run, read_run
 from srecycle.runner import run

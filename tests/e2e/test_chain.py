@@ -133,7 +133,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> "Make":
     """Run the small chain once for the tests that only plan."""
     from hydra import compose, initialize_config_dir
 
-    from srecycle.__main__ import build, config_folder
+    from srecycle.compose import build, config_folder
     from srecycle.runner import run
 
     store = tmp_path_factory.mktemp("finished")

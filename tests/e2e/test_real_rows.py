@@ -62,6 +62,7 @@ def test_chain_on_alpaca_rows_with_recorded_replies_trains_and_evaluates(
         "template=plain",
         "keep.ifd_max.below=1.2",  # most of a large model's rewrites lie past this student: IFD > 1
         "keep.rifd_max.below=2",
+        "trainer.match=steps",
         "trainer.max_steps=3",
         "trainer.batch_size=4",
         "evaluator=[lm_eval]",
@@ -114,6 +115,7 @@ def test_chain_on_chat_rows_keeps_history_and_odd_conversations(
         "selector@selector.response=never",
         "keep=[ifd_max]",
         "keep.ifd_max.below=2",
+        "trainer.match=steps",
         "trainer.max_steps=2",
         "trainer.batch_size=2",
         "tracker=none",

@@ -28,7 +28,7 @@ _REFLECTION = """
 import sys
 from pathlib import Path
 from hydra import compose, initialize_config_dir
-from srecycle.__main__ import build, config_folder
+from srecycle.compose import build, config_folder
 from srecycle.stage import materialize
 from srecycle.store import Store
 from srecycle.teacher import pace

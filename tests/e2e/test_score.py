@@ -64,11 +64,13 @@ def test_command_scores_an_alpaca_file_row_by_row(
         assert {"instruction": line["instruction"], "input": line["input"], "output": line["response"]} == given
         assert line["id"] == row["id"]
         values = [line[name] for name in (*LIKELIHOODS, *SCORES)]
-        assert len(values) == 14
+        assert len(values) == 16
         if line["status"] == "ok":
-            assert all(isinstance(value, float) and math.isfinite(value) for value in values)
+            assert line["loss_answer"] is line["confidence"] is None  # no text names its answer
+            told = [value for value in values if value is not None]
+            assert len(told) == 14 and all(isinstance(value, float) and math.isfinite(value) for value in told)
         else:
-            assert values == [None] * 14
+            assert values == [None] * 16
     assert lines[4]["id"] == f"{lines[0]['id']}-2"
     assert [line["target_truncated"] for line in lines] == [False] * 5 + [True]
     assert (lines[2]["tokens_y"], lines[2]["tokens_x"]) == (0, 0)

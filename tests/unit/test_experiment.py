@@ -8,17 +8,20 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from srecycle.assemble import Assembly
 from srecycle.data.testbed import Testbed as World
+from srecycle.embedder.student import StudentEmbedder
 from srecycle.engine.local import LocalEngine
 from srecycle.errors import UserError
 from srecycle.evaluator.base import NoEvaluator
 from srecycle.experiment import Experiment
+from srecycle.keep.limit import IFDMax
+from srecycle.keep.none import KeepAll
 from srecycle.reflection import Reflect, Reflection
 from srecycle.runner import planned, run
 from srecycle.scorer import Scorer
 from srecycle.selector.always import Always
 from srecycle.selector.ifd import IFD
-from srecycle.selector.keep import IFDMax, KeepAll
 from srecycle.selector.never import Never
 from srecycle.selector.random import Random
 from srecycle.selector.reversed_ifd import ReversedIFD
@@ -60,7 +63,9 @@ def parts(tmp_path: Path, tiny_models: Mapping[str, Path]) -> dict[str, Any]:
         "template": PromptTemplate(user="{instruction}:", user_with_input="{instruction}{input}:"),
         "scorer": Scorer(reversed_request="{response}"),
         "selector": PAPER,
+        "embedder": StudentEmbedder(),
         "keep": {"none": KeepAll()},
+        "assemble": Assembly(),
         "trainer": NoTrainer(),
         "evaluator": {"none": NoEvaluator()},
         "engine": LocalEngine(shard_rows=2),

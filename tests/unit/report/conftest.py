@@ -110,7 +110,7 @@ class Builder:
         self.put("likelihoods", key, "likelihoods", to_table([_likelihood(*one) for one in IFD], LIKELIHOOD_SCHEMA))
         self.put("assemble", key, "training", self._training())
         curve = {"step": [1, 2, 3], "epoch": [0.1, 0.2, 0.3], "loss": [3.0, 2.0, 1.0]}
-        rates = {"learning_rate": [0.1] * 3, "grad_norm": [1.0] * 3}
+        rates = {"learning_rate": [0.1] * 3, "grad_norm": [1.0] * 3, "tokens": [90] * 3, "target_tokens": [50] * 3}
         self.put("train", key, "curve", pa.table({**curve, **rates}, schema=CURVE_SCHEMA))
 
     def _row(self, one):
@@ -137,7 +137,7 @@ class Builder:
             {
                 **{"id": one, "position": place, "version": version, "instruction": self.text, "input": ""},
                 **{"response": self.text, "history": [], "label": self.text, "ifd": IFD[one, version], "r_ifd": 0.6},
-                **{"kept": not reason, "reason": reason},
+                **{"kept": not reason, "reason": reason, "source": "", "flip_of": ""},
             }
             for place, (one, (version, reason)) in enumerate(TAKEN.items())
         ]

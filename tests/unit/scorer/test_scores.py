@@ -12,20 +12,20 @@ from srecycle.scorer import Scorer, scores
 from srecycle.scorer.scorer import LIKELIHOODS, SCORES
 
 NAMES = ("loss_y_given_x", "loss_y", "loss_x_given_y", "loss_x")
-Line = tuple[float, float, float, float] | tuple[float, float, float, float, float, float]
+Line = tuple[float, ...]
 
 
 def _scores(*lines: Line) -> dict[str, list[float]]:
-    """Score lines of the four losses, of the shift and of the rank; the latter two are 0 and 1 where left out."""
-    assert (*NAMES, "shift_y", "rank_y_given_x") == LIKELIHOODS
-    whole = [(*line, 0.0, 1.0)[:4] + (line[4:] or (0.0, 1.0)) for line in lines]
+    """Score lines of the four losses, shift, rank and the answer's loss: the last three are 0, 1, 1 if left out."""
+    assert (*NAMES, "shift_y", "rank_y_given_x", "loss_answer") == LIKELIHOODS
+    whole = [line + (0.0, 1.0, 1.0)[len(line) - 4 :] for line in lines]
     columns = {name: np.array([line[place] for line in whole]) for place, name in enumerate(LIKELIHOODS)}
     return {name: column.tolist() for name, column in scores(columns).items()}
 
 
 def test_scores_by_hand() -> None:
     # ppl(y|x) = e^0.5, ppl(y) = e^2; ppl(x|y') = e^3, ppl(x) = e^1.5
-    found = _scores((0.5, 2.0, 3.0, 1.5, -0.25, 12.0))
+    found = _scores((0.5, 2.0, 3.0, 1.5, -0.25, 12.0, 0.125))
     assert set(found) == set(SCORES)
     assert found["ifd"] == [pytest.approx(math.exp(0.5) / math.exp(2.0))] == [pytest.approx(0.22313016)]
     assert found["r_ifd"] == [pytest.approx(math.exp(3.0) / math.exp(1.5))] == [pytest.approx(4.48168907)]
@@ -35,12 +35,16 @@ def test_scores_by_hand() -> None:
     assert found["s_ifd"] == [pytest.approx(0.77880078)]  # e^-0.25
     assert found["grape"] == [-0.5]
     assert found["rank_surprisal"] == [24.0]  # 12 ranks over half a nat
+    assert found["confidence"] == [pytest.approx(0.88249690)]  # e^-0.125
 
 
 def test_scores_missing_likelihood_spoils_only_what_needs_it() -> None:
     nan = math.nan
     found = _scores(
-        (nan, 2.0, 3.0, 1.5), (0.5, 2.0, 3.0, nan), (0.5, 2.0, 3.0, 1.5, nan, 1.0), (0.5, 2.0, 3.0, 1.5, 0.0, nan)
+        (nan, 2.0, 3.0, 1.5, 0.0, 1.0, nan),
+        (0.5, 2.0, 3.0, nan),
+        (0.5, 2.0, 3.0, 1.5, nan, 1.0),
+        (0.5, 2.0, 3.0, 1.5, 0.0, nan),
     )
     missing = {name: [math.isnan(value) for value in values] for name, values in found.items()}
     assert missing == {
@@ -52,6 +56,7 @@ def test_scores_missing_likelihood_spoils_only_what_needs_it() -> None:
         "s_ifd": [False, False, True, False],
         "grape": [True, False, False, False],
         "rank_surprisal": [True, False, False, True],
+        "confidence": [True, False, False, False],
     }
 
 

@@ -13,17 +13,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from srecycle.assemble import Assemble, Assembly
 from srecycle.data import Source
 from srecycle.data.alpaca import Alpaca
 from srecycle.engine.local import LocalEngine
+from srecycle.keep.limit import IFDMax
+from srecycle.keep.reflected import ResponseReflectedOnly
 from srecycle.reflection import Reflect, Reflection
 from srecycle.rows import CANDIDATE_SCHEMA, LIKELIHOOD_SCHEMA, Candidate, Likelihood, Phase, to_table
 from srecycle.scorer import Scorer
-from srecycle.selector import Assemble, Score, Select, Selector
+from srecycle.selector import Score, Select, Selector
 from srecycle.selector.always import Always
 from srecycle.selector.base import Contest
 from srecycle.selector.ifd import IFD
-from srecycle.selector.keep import IFDMax, ResponseReflectedOnly
 from srecycle.selector.never import Never
 from srecycle.selector.random import Random
 from srecycle.selector.reversed_ifd import ReversedIFD
@@ -281,6 +283,7 @@ def test_assemble_trains_on_the_sample_that_was_taken_and_counts_by_kind(bench: 
         likelihoods=(bench.before, bench.after),
         decisions=second,
         keep={"ifd": IFDMax(), "only": ResponseReflectedOnly()},
+        assembly=Assembly(),
     )
     made = materialize(stage, bench.store).artifact
     lines = {line["id"]: line for line in made.table("training").to_pylist()}

@@ -152,3 +152,13 @@ def test_score_selector_better_challenger_is_never_refused_where_a_worse_one_is_
     improved = challenger + gain if higher_wins else challenger - gain
     before, after = _taken(kind(), _contest([(incumbent, challenger), (incumbent, improved)]))
     assert after or not before
+
+
+@pytest.mark.parametrize(("margin", "expected"), [(0.0, [False, False, True]), (-0.2, [False, True, True])])
+def test_score_selector_negative_margin_takes_what_is_a_little_worse(margin: float, expected: list[bool]) -> None:
+    contest = _contest([(0.5, 0.2), (0.5, 0.4), (0.5, 0.6)])
+    assert _taken(IFD(margin=margin), contest) == expected
+    for row, flip in enumerate(IFD(margin=margin).choose(contest).flip):
+        for nudge, flips in ((1e-9, True), (-1e-9, False)):
+            moved = IFD(margin=margin + float(flip) + math.copysign(nudge, flip))
+            assert (_taken(moved, contest)[row] != expected[row]) == flips

@@ -127,7 +127,7 @@ def _assert_equal(found: Likelihood, expected: tuple[Told, ...] | str) -> None:
 
 
 def _assert_no_values(found: Likelihood) -> None:
-    assert [getattr(found, name) for name in (*LIKELIHOODS, *TOKEN_COLUMNS)] == [None] * 12
+    assert [getattr(found, name) for name in (*LIKELIHOODS, *TOKEN_COLUMNS)] == [None] * 13
 
 
 def _shift(y_given_x: Told, y: Told) -> float:

@@ -414,12 +414,13 @@ def test_trained_on_a_merged_student_is_evaluated_on_it(tiny_models: Mapping[str
     student = Student(path=str(tiny_models["llama"]), adapter=str(first), max_length=64, device="cpu", threads=1)
     loaded = student.load()
     start = _logits(loaded.model)
-    data = TrainingSet(sequences=[Encoded(ids=(0, 5, 6, 7), target_start=2)] * 2, refused={})
+    data = TrainingSet(sequences=[Encoded(ids=(0, 5, 6, 7), target_start=2)] * 2, refused={}, ids=["a", "b"])
     for name in ("work", "scratch"):
         (tmp_path / name).mkdir()
     work = Work(folder=tmp_path / "work", scratch=tmp_path / "scratch", store=None)  # type: ignore[arg-type, call-arg]
-    trainer = LoRATrainer(rank=2, batch_size=2, device_batch=2, max_steps=4, learning_rate=0.05, warmup=0.0)
-    trainer.fit(loaded, data, student.base, work)
+    settings = {"rank": 2, "batch_size": 2, "device_batch": 2, "match": "steps", "max_steps": 4}
+    trainer = LoRATrainer(**settings, learning_rate=0.05, warmup=0.0)
+    trainer.fit(loaded, data, student, work)
     config = json.loads((tmp_path / "work" / "adapter" / "adapter_config.json").read_text())
     assert config["srecycle_adapter"] == student.base["srecycle_adapter"]
     subject = Subject(student=student, template=None, adapter=None, training=pa.table({}))  # type: ignore[arg-type]

@@ -129,7 +129,7 @@ def test_reference_cut_texts_equal_the_released_computation_or_are_too_short(
             wanted = _released(released, line)
             if any(math.isnan(value) for value in wanted):
                 assert one.status == "too_short"
-                assert [getattr(one, column) for column in LIKELIHOODS] == [None] * 6
+                assert [getattr(one, column) for column in LIKELIHOODS] == [None] * 7
             else:
                 assert [getattr(one, column) for column in NAMES] == pytest.approx(wanted, rel=1e-5)
             seen.append((one.status, one.target_truncated))

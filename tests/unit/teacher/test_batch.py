@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from srecycle.__main__ import build, config_folder
+from srecycle.compose import build, config_folder
 from srecycle.errors import UserError
 from srecycle.stage import materialize
 from srecycle.store import Store

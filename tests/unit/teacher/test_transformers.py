@@ -21,8 +21,9 @@ from srecycle.config import identity
 from srecycle.errors import UserError
 from srecycle.student.model import Student
 from srecycle.teacher import Ledger, Reply, Request
+from srecycle.teacher.generation import Sampler
 from srecycle.teacher.scripted import ScriptedTeacher
-from srecycle.teacher.transformers import Sampler, TransformersTeacher
+from srecycle.teacher.transformers import TransformersTeacher
 
 WORDS = ("give", "three", "tips", "for", "staying", "healthy", "name", "the", "capital", "of", "france", "write")
 CHAT = (

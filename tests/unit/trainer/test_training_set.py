@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
+from srecycle.assemble import Assemble, Assembly
 from srecycle.data import Source
 from srecycle.data.alpaca import Alpaca
 from srecycle.errors import UserError
-from srecycle.selector import Assemble, Keep, Select
-from srecycle.selector.keep import KeepAll, ResponseReflectedOnly
+from srecycle.keep import Keep
+from srecycle.keep.none import KeepAll
+from srecycle.keep.reflected import ResponseReflectedOnly
+from srecycle.selector import Select
 from srecycle.selector.never import Never
 from srecycle.stage import materialize
 from srecycle.store import Store
@@ -20,7 +23,8 @@ from srecycle.student import PromptTemplate, Student
 from srecycle.student.model import Loaded
 from srecycle.trainer import NoTrainer, Train
 from srecycle.trainer.base import adapter_folder, training_set
-from srecycle.trainer.lora import LoRATrainer, _dataset
+from srecycle.trainer.layout import labels
+from srecycle.trainer.lora import LoRATrainer
 
 FOLDER = Path(__file__).parents[3] / "conf" / "template"
 TEMPLATES = sorted({file.stem for file in FOLDER.glob("*.yaml")} - {"chat"})  # tests/unit/student/test_chat.py has it
@@ -44,12 +48,13 @@ def test_training_set_labels_are_the_response_and_its_end(
     tiny_models: Mapping[str, Path], model: str, name: str
 ) -> None:
     loaded, template = _loaded(tiny_models[model]), _template(name)
-    data = _dataset(training_set(loaded, template, ROWS).sequences)
+    data = training_set(loaded, template, ROWS)
+    assert data.ids == [row["id"] for row in ROWS]
     tokenizer = loaded.tokenizer
     first = {"llama": ["<s>"], "gpt2": ["<|endoftext|>"], "qwen2": ["<|im_end|>"], "plain": []}[model]
     last = {"llama": ["</s>"], "gpt2": ["<|endoftext|>"], "qwen2": ["<|im_end|>"], "plain": []}[model]
     vocabulary = tokenizer.get_vocab()
-    for row, line in zip(ROWS, data, strict=True):
+    for row, line in zip(ROWS, data.sequences, strict=True):
         turns = [*row["history"]]
         fields = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
         text = fields["preamble_with_input"] if row["input"] and fields["preamble_with_input"] else fields["preamble"]
@@ -63,8 +68,8 @@ def test_training_set_labels_are_the_response_and_its_end(
         if fields["end"] not in last:
             answer += tokenizer.encode(fields["end"], add_special_tokens=False)
         answer += [vocabulary[one] for one in last]
-        assert line["input_ids"] == prompt + answer
-        assert line["labels"] == [-100] * len(prompt) + answer
+        assert list(line.ids) == prompt + answer
+        assert labels(line) == [-100] * len(prompt) + answer
 
 
 def test_training_set_empty_response_is_refused_with_that_reason(tiny_models: Mapping[str, Path]) -> None:
@@ -85,20 +90,39 @@ def test_training_set_long_prompt_never_pushes_the_response_out(tiny_models: Map
     assert made.refused == {"long": "too_long"}
 
 
+def test_training_set_scores_stand_beside_their_rows_and_may_be_missing(tiny_models: Mapping[str, Path]) -> None:
+    rows = [{**ROW, "ifd": 0.5}, {**ROW, "id": "x", "response": ""}, {**ROW, "id": "b", "ifd": None}]
+    made = training_set(_loaded(tiny_models["llama"]), _template("alpaca"), rows)
+    assert made.ids == ["a", "b"]
+    assert made.scores == {"ifd": [0.5, None], "loss_y_given_x": [None, None]}
+
+
+def test_training_set_response_cut_without_any_prompt_is_refused(tiny_models: Mapping[str, Path]) -> None:
+    bare = PromptTemplate(user="{instruction}", user_with_input="{instruction}{input}")
+    rows = [{**ROW, "instruction": "", "input": "", "response": "word " * 100}]
+    assert training_set(_loaded(tiny_models["llama"], 40), bare, rows).refused == {"a": "too_long"}
+
+
+def test_training_set_single_token_that_nothing_stands_before_is_refused(tiny_models: Mapping[str, Path]) -> None:
+    bare = PromptTemplate(user="{instruction}", user_with_input="{instruction}{input}")
+    rows = [{**ROW, "instruction": "", "input": "", "response": "a"}]
+    assert training_set(_loaded(tiny_models["plain"]), bare, rows).refused == {"a": "nothing_to_predict"}
+
+
 def _train(root: Path, model: Path, responses: list[str], keep: Keep, trainer: Any) -> tuple[Train, Store]:
     (root / "rows.json").write_text(json.dumps([{"instruction": "Say.", "output": one} for one in responses]))
     store = Store(root / "store")
     source = Source(data=Alpaca(path=root / "rows.json"))
     first = Select(phase="instruction", rows=source, selector=Never())
     second = Select(phase="response", rows=source, before=first, selector=Never())
-    training = Assemble(rows=source, decisions=second, keep={"one": keep})
+    training = Assemble(rows=source, decisions=second, keep={"one": keep}, assembly=Assembly())
     student = Student(path=str(model), max_length=64, device="cpu", threads=1)
     for stage in (source, first, second, training):
         materialize(stage, store)
     return Train(training=training, trainer=trainer, student=student, template=_template("wizardlm")), store
 
 
-TINY = {"rank": 2, "batch_size": 2, "device_batch": 2, "max_steps": 2}
+TINY = {"rank": 2, "batch_size": 2, "device_batch": 2, "match": "steps", "max_steps": 2}
 
 
 def test_train_nothing_kept_names_the_reasons(tmp_path: Path, tiny_models: Mapping[str, Path]) -> None:
@@ -139,3 +163,33 @@ def test_train_lora_learns_counts_and_repeats_itself(tmp_path: Path, tiny_models
     weights = [load_file(one.folder / "adapter" / "adapter_model.safetensors") for one in made]
     assert weights[0].keys() == weights[1].keys() and weights[0]
     assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])
+
+
+def test_train_writes_a_card_that_names_what_it_rests_on_and_renders_no_foreign_text(
+    tmp_path: Path, tiny_models: Mapping[str, Path]
+) -> None:
+    import shutil
+
+    model = tmp_path / "``` <img src=x> model"
+    shutil.copytree(tiny_models["llama"], model)
+    cards = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        stage, store = _train(tmp_path / name, model, ["hi there", "hi"], KeepAll(), LoRATrainer(**TINY))
+        made = materialize(stage, store).artifact
+        cards.append((made.folder / "adapter" / "README.md").read_text())
+    assert cards[0] == cards[1]
+    _, front, body = cards[0].split("---\n", 2)
+    assert yaml.safe_load(front) == {
+        "library_name": "peft",
+        "tags": ["srecycle", "selective-reflection-tuning", "sft"],
+    }
+    assert "<img" not in body and body.count("```") == 8
+    blocks = [json.loads(part.partition("```")[0]) for part in body.split("```json\n")[1:]]
+    base, settings, lineage, figures = blocks
+    assert base["base_model_name_or_path"] == str(model)
+    assert settings["rank"] == 2 and "device_batch" not in settings
+    assert lineage[0] == f"train {stage.key}" and f"assemble {stage.training.key}" in lineage
+    assert any(line.startswith("source ") for line in lineage) and len(lineage) == 5
+    assert figures == made.metrics
+    assert f"{made.metrics['loss/last_tenth']:.6g} nats" in body

@@ -8,7 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from srecycle.selector.keep import Chosen, IFDMax, KeepAll, ResponseReflectedOnly, ReversedIFDMax
+from srecycle.keep import Chosen
+from srecycle.keep.limit import IFDMax, ReversedIFDMax
+from srecycle.keep.none import KeepAll
+from srecycle.keep.reflected import ResponseReflectedOnly
 
 KINDS = [(IFDMax, "ifd"), (ReversedIFDMax, "r_ifd")]
 

@@ -1,0 +1,165 @@
+"""The stage that embeds every version's instruction and response.
+
+In: versions. Out: `embeddings.parquet`, one line a usable version, in version order: whether it could be embedded or
+why not, how alike its instruction (with its input; a conversation's earlier turns are left out) and its response are,
+and the instruction's vector. Identity: the embedder, the student where it is the one that embeds, and the versions'
+keys.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from srecycle.config import component, runtime
+from srecycle.data import Source
+from srecycle.embedder.base import Embedder, TextEncoder, Vectors
+from srecycle.engine import Engine
+from srecycle.reflection import Reflect
+from srecycle.reflection.versions import version_table
+from srecycle.rows import OK
+from srecycle.stage import Metrics, Stage, Work
+from srecycle.student import Student
+
+_READ = ("instruction", "input", "response")
+
+
+@component
+class Embeddings(Stage):
+    """Embeds all usable versions of `rows` (where given) and `reflections`."""
+
+    rows: Source | None = None
+    reflections: tuple[Reflect, ...] = ()
+    embedder: Embedder
+    student: Student | None = None
+    engine: Engine = runtime()
+
+    @property
+    def name(self) -> str:
+        """The stage's name."""
+        return "embeddings"
+
+    def check(self) -> None:
+        """Refuse to start where the embedder lacks something."""
+        self.embedder.check(self.student)
+
+    def run(self, work: Work) -> Metrics:
+        """Embed all versions, a row's versions together."""
+        versions = version_table(work, self.rows, self.reflections, _READ).to_pylist()
+        rows = [list(lines) for _, lines in groupby(versions, key=itemgetter("id"))]
+        encoder = self.embedder.load(self.student)
+        encoder.batch_tokens = work.planned("batch_tokens", lambda: self.embedder.batch_tokens or encoder.batch_tokens)
+        projection = self.embedder.projection(encoder.dimensions)
+        started = time.monotonic()
+
+        def embed(shard: Sequence[Sequence[Mapping[str, Any]]]) -> pa.Table:
+            return embeddings(encoder, projection, [line for lines in shard for line in lines if line["status"] == OK])
+
+        def rate() -> str:
+            return f"{encoder.read_tokens / (time.monotonic() - started):,.0f} tokens/s"
+
+        try:
+            table = self.engine.map_shards(self.name, rows, embed, work.scratch, rate)
+        finally:
+            encoder.stopped = True  # an interruption reaches the main thread only
+        work.write("embeddings", table)
+        work.notes.update(
+            batch_tokens=encoder.batch_tokens,
+            out_of_memory_splits=encoder.splits,
+            tokens_per_second=round(encoder.read_tokens / (time.monotonic() - started), 1),
+        )
+        statuses = Counter(table["status"].to_pylist())
+        return {
+            "versions": len(table),
+            "embedder": type(self.embedder).__name__,
+            "model": encoder.model,
+            "model_dimensions": encoder.dimensions,
+            "dimensions": projection.shape[1],
+            "truncated": pc.sum(table["truncated"]).as_py() or 0,
+            **_quantiles(table["coherence"].drop_null().to_numpy()),
+            **{f"status/{status}": count for status, count in sorted(statuses.items())},
+        }
+
+
+def embeddings(
+    encoder: TextEncoder, projection: npt.NDArray[np.float64], lines: Sequence[Mapping[str, Any]]
+) -> pa.Table:
+    """Return the embeddings of usable versions (with id, version, instruction, input and response), in order.
+
+    `coherence` is the cosine of instruction and response, `truncated` whether either lost its end.
+    `instruction_embedding` is the instruction's vector after the projection. Both are null unless `status` is "ok".
+    """
+    status = np.array([_emptiness(line) for line in lines], dtype=object)
+    truncated = np.zeros(len(lines), dtype=bool)
+    coherence = np.full(len(lines), np.nan)
+    kept = np.full((len(lines), projection.shape[1]), np.nan, dtype=np.float32)
+    asked = np.flatnonzero(status == OK)
+    good = [line for line, why in zip(lines, status, strict=True) if why == OK]
+    found = encoder.embed([*map(whole_instruction, good), *(line["response"] for line in good)])
+    instruction, response = slice(len(asked)), slice(len(asked), None)
+    status[asked] = np.where(found.status[instruction] != OK, found.status[instruction], found.status[response])
+    truncated[asked] = found.truncated[instruction] | found.truncated[response]
+    coherence[asked] = _cosine(found.vectors[instruction], found.vectors[response])
+    status[(status == OK) & np.isnan(coherence)] = "non_finite"
+    kept[asked] = found.vectors[instruction].astype(np.float64) @ projection
+    bad = status != OK
+    width = projection.shape[1]
+    columns = {
+        "id": [line["id"] for line in lines],
+        "version": [line["version"] for line in lines],
+        "status": status,
+        "truncated": truncated,
+        "coherence": pa.array(coherence, mask=bad),
+        "instruction_embedding": pa.FixedSizeListArray.from_arrays(kept.ravel(), width, mask=pa.array(bad)),
+    }
+    return pa.table(columns, schema=embedding_schema(width))
+
+
+def embedding_schema(dimensions: int) -> pa.Schema:
+    """Return the schema of `embeddings.parquet`."""
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), False),
+            pa.field("version", pa.string(), False),
+            pa.field("status", pa.string(), False),
+            pa.field("truncated", pa.bool_(), False),
+            pa.field("coherence", pa.float64()),
+            pa.field("instruction_embedding", pa.list_(pa.float32(), dimensions)),
+        ]
+    )
+
+
+def whole_instruction(line: Mapping[str, Any]) -> str:
+    """Return an instruction and, where there is one, its input."""
+    return f"{line['instruction']}\n{line['input']}" if line["input"].strip() else str(line["instruction"])
+
+
+def _emptiness(line: Mapping[str, Any]) -> str:
+    for name in ("response", "instruction"):
+        if not line[name].strip():
+            return f"empty_{name}"
+    return OK
+
+
+def _cosine(one: Vectors, other: Vectors) -> npt.NDArray[np.float64]:
+    """Return the cosine of each pair of vectors, shape [pairs]; NaN where one has no direction."""
+    one, other = one.astype(np.float64), other.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        found: npt.NDArray[np.float64] = (one * other).sum(axis=1) / (
+            np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+        )
+    return found
+
+
+def _quantiles(coherence: npt.NDArray[np.float64]) -> Metrics:
+    if not len(coherence):
+        return {}
+    low, middle, high = np.quantile(coherence, (0.1, 0.5, 0.9))
+    return {"coherence/p10": float(low), "coherence/median": float(middle), "coherence/p90": float(high)}

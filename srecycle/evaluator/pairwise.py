@@ -1,0 +1,206 @@
+"""A judge compares this run's answers with another run's, or with a file of answers (arXiv:2402.10110, tables 4 and 9).
+
+The judge scores both answers from 1 to 10, in both orders; srecycle.judge.pairs has the rule of win, tie and lose and
+the win rate. Pairs without a verdict are counted with their reason. Kept: `answers.parquet`, and `judgments.parquet`
+with every judgment, its messages' texts and the raw reply. Replies go through the store's ledger, whoever judges, so
+that judging again asks and pays for what is missing only.
+
+Identity: the prompts' and the other answers' content, how answers are generated, the judge and the wording.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from srecycle.config import InputPath, canonical, component, runtime
+from srecycle.errors import UserError
+from srecycle.evaluator.answers import SETTINGS, Answer, Answering, read
+from srecycle.evaluator.base import Subject
+from srecycle.evaluator.opponents import Opponent, opponent
+from srecycle.evaluator.prompts import Prompt, read_prompts
+from srecycle.judge import Judge, asking
+from srecycle.judge.pairs import Outcome, Pair, by, cases, figures, lines, outcomes
+from srecycle.judge.quote import quoted
+from srecycle.judge.wording import PairRequest
+from srecycle.progress import say
+from srecycle.reflection.prompts import Wording
+from srecycle.reflection.quote import PRIOR, Quote
+from srecycle.rows import OK
+from srecycle.stage import Metrics, Work
+from srecycle.store import Store
+
+NO_OTHER_ANSWER = "no_other_answer"
+_ALL = "all"
+_UNWRITTEN = round(PRIOR.output_tokens_per_reply * PRIOR.characters_per_input_token)
+"""How long (characters) an answer is taken to be that is still to be generated."""
+
+_TEXT, _NUMBER = pa.string(), pa.float64()
+JUDGMENT_SCHEMA = pa.schema(
+    [
+        pa.field("set", _TEXT, False),
+        pa.field("id", _TEXT, False),
+        pa.field("position", pa.int64(), False),
+        pa.field("category", _TEXT, False),
+        pa.field("verdict", _TEXT),
+        pa.field("reason", _TEXT, False),
+        pa.field("own_first", pa.bool_(), False),
+        pa.field("status", _TEXT, False),
+        pa.field("score_1", _NUMBER),
+        pa.field("score_2", _NUMBER),
+        pa.field("question", _TEXT, False),
+        pa.field("answer_1", _TEXT, False),
+        pa.field("answer_2", _TEXT, False),
+        pa.field("reply", _TEXT, False),
+        pa.field("finish_reason", _TEXT, False),
+        pa.field("judge", _TEXT, False),
+    ]
+)
+"""A line for each judgment, answers in the order in which they were shown; and one for a pair that has none."""
+
+
+@component
+class Pairwise(Answering):
+    """Compares with `against`: a run's id or name, or a file of answers (.json, .jsonl, .parquet).
+
+    `system` and `request` are the judge's wording; either can be `file:PATH`. `store` is where the other run is.
+    """
+
+    judge: Judge
+    against: str
+    system: Wording
+    request: PairRequest
+    store: InputPath = runtime()
+
+    def resolved(self) -> Mapping[str, Any]:
+        """Prompts and the other's answers stand as their content."""
+        return {**super().resolved(), "against": self.opponent().content}
+
+    def check(self) -> None:
+        """Raise UserError where the judge lacks something, or the other has no answers to a set."""
+        self.judge.check()
+        self.opponent().answers(self.questions())
+
+    def opponent(self) -> Opponent:
+        """Return the other side. Raises UserError where there is none of that name, or it answered otherwise."""
+        settings = {name: canonical(getattr(self, name)) for name in SETTINGS}
+        return opponent(self.against, Store(self.store, create=False), settings)
+
+    def questions(self) -> dict[str, list[Prompt]]:
+        """Return the prompts by set. Raises UserError where some have several turns."""
+        found = {name: read_prompts(path, self.category) for name, path in self.prompts.items()}
+        if several := [name for name, some in found.items() if any(len(one.turns) > 1 for one in some)]:
+            raise UserError(f"the prompts of {several[0]} have several turns: pairs are judged on one answer each")
+        return found
+
+    def pairs(self, answered: Mapping[str, Sequence[Answer]]) -> dict[str, list[Pair]]:
+        """Return the pairs by set: these answers as own, the opponent's as other, in the order of the prompts."""
+        questions = self.questions()
+        others = self.opponent().answers(questions)
+        return {
+            name: _paired(questions[name], {one.id: one for one in some}, others[name])
+            for name, some in answered.items()
+        }
+
+    def evaluate(self, subject: Subject, work: Work) -> Metrics:
+        """Answer, have both orders of every pair judged, and count.
+
+        Raises UserError where some set could not be judged: after all of them were asked for, so that what came stands
+        in the ledger and is not asked for again.
+        """
+        judged: dict[str, list[Outcome]] = {}
+        failed: dict[str, UserError] = {}
+        pairs = self.pairs(self.answered(subject, work))
+        with asking(self.judge, work) as ask:
+            for name, some in pairs.items():
+                asked = cases(some, self.system, self.request)
+                try:
+                    judged[name] = outcomes(some, asked, ask(asked, f"judging {name}"))
+                except UserError as error:
+                    failed[name] = error
+                    say(f"  {name}: not judged: {error}")
+                else:
+                    _tell(name, judged[name], self.seed)
+        if failed:
+            name, reason = next(iter(failed.items()))
+            raise UserError(f"{len(failed)} of {len(pairs)} sets could not be judged; the first is {name}: {reason}")
+        written = [line for name, some in judged.items() for line in lines(some, set=name)]
+        work.write("judgments", pa.Table.from_pylist(written, schema=JUDGMENT_SCHEMA))
+        return self._metrics(judged)
+
+    def _metrics(self, judged: Mapping[str, Sequence[Outcome]]) -> Metrics:
+        metrics: Metrics = {}
+        for name, some in judged.items():
+            metrics |= _named(name, figures(some, self.seed))
+            for category, found in by(some, self.seed).items():
+                metrics |= _named(f"{name}/{category}", found)
+        if len(judged) > 1:
+            metrics |= _named(_ALL, figures([one for some in judged.values() for one in some], self.seed))
+        return metrics
+
+    def quote(self, subject: Subject | None, store: Store | None) -> Quote:
+        """Return what judging would cost; answers that are not generated yet are taken to be of a usual length."""
+        known = self.known(subject, store)
+        answered = {
+            name: read(artifact.table("answers")) if artifact else _stand_ins(self.questions()[name])
+            for name, artifact in known.items()
+        }
+        pairs = self.pairs(answered)
+        asked = {name: cases(some, self.system, self.request) for name, some in pairs.items()}
+        return quoted(
+            self.judge,
+            [case for some in asked.values() for case in some],
+            store,
+            estimated=sum(len(some) for name, some in asked.items() if known[name] is None),
+        )
+
+
+def _paired(prompts: Sequence[Prompt], own: Mapping[str, Answer], other: Mapping[str, str]) -> list[Pair]:
+    return [
+        Pair(
+            id=prompt.id,
+            position=prompt.position,
+            question=prompt.question,
+            own=own[prompt.id].text,
+            other=other.get(prompt.id, ""),
+            category=prompt.category,
+            status=_status(own[prompt.id].status, prompt.id in other),
+        )
+        for prompt in prompts
+    ]
+
+
+def _status(own: str, has_other: bool) -> str:
+    return own if own != OK or has_other else NO_OTHER_ANSWER
+
+
+def _stand_ins(prompts: Iterable[Prompt]) -> list[Answer]:
+    """Return an answer a prompt that is not generated yet: like no other."""
+    empty = Answer(
+        id="",
+        position=0,
+        turn=0,
+        instruction="",
+        input="",
+        text="",
+        status=OK,
+        finish_reason="",
+        input_tokens=0,
+        output_tokens=0,
+    )
+    return [replace(empty, id=one.id, position=one.position, text=one.id.ljust(_UNWRITTEN, "?")) for one in prompts]
+
+
+def _named(name: str, metrics: Metrics) -> Metrics:
+    return {f"{name}/{what}": value for what, value in metrics.items()}
+
+
+def _tell(name: str, judged: Sequence[Outcome], seed: int) -> None:
+    """Say how a set came out, and why pairs have no verdict."""
+    found = figures(judged, seed)
+    rate = f", win rate {found['win_rate']:.3f}" if found["judged"] else ""
+    left = {what.partition("/")[2]: count for what, count in found.items() if what.startswith("unjudged/")}
+    without = f"; no verdict: {', '.join(f'{count} {why}' for why, count in left.items())}" if left else ""
+    counts = f"{found['win']} win, {found['tie']} tie, {found['lose']} lose"
+    say(f"  {name}: {counts} of {found['judged']} judged and {found['asked']} asked{rate}{without}")
