@@ -2,7 +2,8 @@
 
 The judge scores both answers from 1 to 10, in both orders; srecycle.judge.pairs has the rule of win, tie and lose and
 the win rate. Pairs without a verdict are counted with their reason. Kept: `answers.parquet`, and `judgments.parquet`
-with every judgment, its messages' texts and the raw reply. Replies go through the store's ledger, whoever judges, so
+with every judgment, its messages' texts and the raw reply; `probes.parquet` has those of the probes, which ask whether
+verdicts stand when an answer is dressed up (srecycle.judge.probes). Replies go through the store's ledger, whoever judges, so
 that judging again asks and pays for what is missing only.
 
 Identity: the prompts' and the other answers' content, how answers are generated, the judge and the wording.
@@ -10,9 +11,10 @@ Identity: the prompts' and the other answers' content, how answers are generated
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
+from pydantic import AfterValidator, Field
 
 from srecycle.config import InputPath, canonical, component, runtime
 from srecycle.errors import UserError
@@ -20,13 +22,14 @@ from srecycle.evaluator.answers import SETTINGS, Answer, Answering, read
 from srecycle.evaluator.base import Subject
 from srecycle.evaluator.opponents import Opponent, opponent
 from srecycle.evaluator.prompts import Prompt, read_prompts
-from srecycle.judge import Judge, asking
+from srecycle.judge import Case, Judge, asking, probes
+from srecycle.judge.base import Ask
 from srecycle.judge.pairs import Outcome, Pair, by, cases, figures, lines, outcomes
 from srecycle.judge.quote import quoted
 from srecycle.judge.wording import PairRequest
 from srecycle.progress import say
 from srecycle.reflection.prompts import Wording
-from srecycle.reflection.quote import PRIOR, Quote
+from srecycle.reflection.quote import PRIOR, Quote, ledger_of
 from srecycle.rows import OK
 from srecycle.stage import Metrics, Work
 from srecycle.store import Store
@@ -59,18 +62,33 @@ JUDGMENT_SCHEMA = pa.schema(
 )
 """A line for each judgment, answers in the order in which they were shown; and one for a pair that has none."""
 
+PROBE_SCHEMA = pa.schema(
+    [pa.field("probe", _TEXT, False), pa.field("decorated", _TEXT, False), pa.field("before", _TEXT), *JUDGMENT_SCHEMA]
+)
+"""The same for pairs that were judged again: by which probe, which answer it decorated, and the verdict before."""
+
+
+def _different(names: tuple[probes.Probe, ...]) -> tuple[probes.Probe, ...]:
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{twice[0]} stands twice")
+    return names
+
+
 
 @component
 class Pairwise(Answering):
     """Compares with `against`: a run's id or name, or a file of answers (.json, .jsonl, .parquet).
 
-    `system` and `request` are the judge's wording; either can be `file:PATH`. `store` is where the other run is.
+    `system` and `request` are the judge's wording; either can be `file:PATH`. `store` is where the other run is. Each
+    of `probes` judges up to `probe_rows` pairs of each set again, drawn with `seed`.
     """
 
     judge: Judge
     against: str
     system: Wording
     request: PairRequest
+    probes: Annotated[tuple[probes.Probe, ...], AfterValidator(_different)] = ()
+    probe_rows: Annotated[int, Field(ge=1)] = 50
     store: InputPath = runtime()
 
     def resolved(self) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +27,9 @@ from srecycle.teacher import Reply
 Verdict = Literal["win", "tie", "lose"]
 VERDICTS: tuple[Verdict, ...] = ("win", "tie", "lose")
 
-_RESAMPLES = 10_000
-_COVERED = 0.95
+RESAMPLES: Final = 10_000
+COVERED: Final = 0.95
+"""What bootstrap intervals are made of, and which share of the resamples they cover."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +148,7 @@ class Tally:
     def resampled(self, seed: int) -> npt.NDArray[np.float64]:
         """Return the win rates of bootstrap resamples, each as many verdicts drawn from these with replacement."""
         counts = np.array([self.win, self.tie, self.lose])
-        drawn = np.random.default_rng(seed).multinomial(self.judged, counts / self.judged, size=_RESAMPLES)
+        drawn = np.random.default_rng(seed).multinomial(self.judged, counts / self.judged, size=RESAMPLES)
         return np.asarray((drawn[:, 0] - drawn[:, 2]) / self.judged + 1, dtype=np.float64)
 
 
@@ -176,7 +177,7 @@ def figures(judged: Sequence[Outcome], seed: int) -> Metrics:
     }
     if counted.judged:
         rates = counted.resampled(seed)
-        low, high = np.quantile(rates, [(1 - _COVERED) / 2, (1 + _COVERED) / 2])
+        low, high = np.quantile(rates, [(1 - COVERED) / 2, (1 + COVERED) / 2])
         metrics |= {
             "win_rate": counted.win_rate,
             "win_rate_stderr": float(rates.std()),

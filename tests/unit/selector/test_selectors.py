@@ -160,5 +160,5 @@ def test_score_selector_negative_margin_takes_what_is_a_little_worse(margin: flo
     assert _taken(IFD(margin=margin), contest) == expected
     for row, flip in enumerate(IFD(margin=margin).choose(contest).flip):
         for nudge, flips in ((1e-9, True), (-1e-9, False)):
-            moved = IFD(margin=margin + float(flip) + math.copysign(nudge, flip))
+            moved = IFD(margin=margin + float(flip) + nudge * math.copysign(1, flip))
             assert (_taken(moved, contest)[row] != expected[row]) == flips
