@@ -10,8 +10,8 @@ from pydantic import AfterValidator, Field
 
 from srecycle.config import component
 from srecycle.keep.base import Chosen, Column, Keep, Reasons
+from srecycle.keep.preference import unscored
 from srecycle.scorer import SCORES
-from srecycle.selector.base import missing
 
 RowFlags = npt.NDArray[np.bool_]
 
@@ -71,10 +71,7 @@ class ByScore(Share, ABC):
 
     def unscored(self, chosen: Chosen) -> Reasons:
         """Return why each row has no score, shape [rows]; "" where it has one."""
-        told = np.full(len(chosen.version), "", dtype=object)
-        absent = np.isnan(chosen.columns[self.by])
-        told[absent] = [f"{self.by}_{missing(status)}" for status in chosen.score_status[absent]]
-        return told
+        return unscored(chosen, self.by)
 
 
 def first(values: Column, ids: npt.NDArray[Any], count: int) -> RowFlags:

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 _SHOWN_DIFFERENCES = 4
 _DIFFERENCE_WIDTH = 90
 _WIDTH_WHERE_PIPED = 160
+_MOST_FIGURES = 8
 
 
 def show_runs(runs: Sequence[Run]) -> None:
     """Print one line a run: evaluation figures with standard errors, rows kept, teacher requests, seconds."""
-    names = _shown(runs)
+    names, hidden = _shown(runs)[:_MOST_FIGURES], max(len(_shown(runs)) - _MOST_FIGURES, 0)
     table = Table(title="Runs (value ± standard error)", title_justify="left", box=box.SIMPLE, pad_edge=False)
-    table.add_column("run", overflow="fold")
+    table.add_column("run", overflow="fold", min_width=16)
     for name in names:
         table.add_column(_short(name, names), justify="right", no_wrap=True)
     paid = any(run.metrics.get(USD) for run in runs)
@@ -40,6 +41,8 @@ def show_runs(runs: Sequence[Run]) -> None:
         counts = (str(kept), str(teacher_requests(run)), *dollars, f"{run.seconds:.1f}")
         table.add_row(escape(named[run.id] + status), *cells, *counts)
     _console().print(table)
+    if hidden:
+        _console().print(f"{hidden} more figures stand in the report")
 
 
 def show_plan(stages: Sequence["PlannedStage"]) -> None:
