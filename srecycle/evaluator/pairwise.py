@@ -3,15 +3,15 @@
 The judge scores both answers from 1 to 10, in both orders; srecycle.judge.pairs has the rule of win, tie and lose and
 the win rate. Pairs without a verdict are counted with their reason. Kept: `answers.parquet`, and `judgments.parquet`
 with every judgment, its messages' texts and the raw reply; `probes.parquet` has those of the probes, which ask whether
-verdicts stand when an answer is dressed up (srecycle.judge.probes). Replies go through the store's ledger, whoever judges, so
-that judging again asks and pays for what is missing only.
+verdicts stand when an answer is dressed up (srecycle.judge.probes). Replies go through the store's ledger, whoever
+judges, so that judging again asks and pays for what is missing only.
 
 Identity: the prompts' and the other answers' content, how answers are generated, the judge and the wording.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import pyarrow as pa
 from pydantic import AfterValidator, Field
@@ -21,10 +21,12 @@ from srecycle.errors import UserError
 from srecycle.evaluator.answers import SETTINGS, Answer, Answering, read
 from srecycle.evaluator.base import Subject
 from srecycle.evaluator.opponents import Opponent, opponent
+from srecycle.evaluator.probed import Again, Probing
 from srecycle.evaluator.prompts import Prompt, read_prompts
-from srecycle.judge import Case, Judge, asking, probes
+from srecycle.judge import Case, Judge, asking
 from srecycle.judge.base import Ask
 from srecycle.judge.pairs import Outcome, Pair, by, cases, figures, lines, outcomes
+from srecycle.judge.probes import Probe
 from srecycle.judge.quote import quoted
 from srecycle.judge.wording import PairRequest
 from srecycle.progress import say
@@ -68,7 +70,10 @@ PROBE_SCHEMA = pa.schema(
 """The same for pairs that were judged again: by which probe, which answer it decorated, and the verdict before."""
 
 
-def _different(names: tuple[probes.Probe, ...]) -> tuple[probes.Probe, ...]:
+_Given, _Made = TypeVar("_Given"), TypeVar("_Made")
+
+
+def _different(names: tuple[Probe, ...]) -> tuple[Probe, ...]:
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"{twice[0]} stands twice")
     return names
@@ -87,7 +92,7 @@ class Pairwise(Answering):
     against: str
     system: Wording
     request: PairRequest
-    probes: Annotated[tuple[probes.Probe, ...], AfterValidator(_different)] = ()
+    probes: Annotated[tuple[Probe, ...], AfterValidator(_different)] = ()
     probe_rows: Annotated[int, Field(ge=1)] = 50
     store: InputPath = runtime()
 
@@ -127,34 +132,43 @@ class Pairwise(Answering):
         Raises UserError where some set could not be judged: after all of them were asked for, so that what came stands
         in the ledger and is not asked for again.
         """
-        judged: dict[str, list[Outcome]] = {}
         failed: dict[str, UserError] = {}
         pairs = self.pairs(self.answered(subject, work))
         with asking(self.judge, work) as ask:
-            for name, some in pairs.items():
-                asked = cases(some, self.system, self.request)
-                try:
-                    judged[name] = outcomes(some, asked, ask(asked, f"judging {name}"))
-                except UserError as error:
-                    failed[name] = error
-                    say(f"  {name}: not judged: {error}")
-                else:
-                    _tell(name, judged[name], self.seed)
+            judged = _each(pairs, lambda name, some: self._judged(name, some, ask), failed)
+            again = _each(judged, lambda name, some: self._probing.again(name, some, ask), failed)
         if failed:
             name, reason = next(iter(failed.items()))
             raise UserError(f"{len(failed)} of {len(pairs)} sets could not be judged; the first is {name}: {reason}")
         written = [line for name, some in judged.items() for line in lines(some, set=name)]
         work.write("judgments", pa.Table.from_pylist(written, schema=JUDGMENT_SCHEMA))
-        return self._metrics(judged)
+        if self.probes:
+            written = [line for name, some in again.items() for one in some for line in one.lines(set=name)]
+            work.write("probes", pa.Table.from_pylist(written, schema=PROBE_SCHEMA))
+        return self._metrics(judged, again)
 
-    def _metrics(self, judged: Mapping[str, Sequence[Outcome]]) -> Metrics:
+    @property
+    def _probing(self) -> Probing:
+        return Probing(
+            probes=self.probes, rows=self.probe_rows, seed=self.seed, system=self.system, request=self.request
+        )
+
+    def _judged(self, name: str, pairs: Sequence[Pair], ask: Ask) -> list[Outcome]:
+        asked = cases(pairs, self.system, self.request)
+        judged = outcomes(pairs, asked, ask(asked, f"judging {name}"))
+        _tell(name, judged, self.seed)
+        return judged
+
+    def _metrics(self, judged: Mapping[str, Sequence[Outcome]], again: Mapping[str, Sequence[Again]]) -> Metrics:
         metrics: Metrics = {}
         for name, some in judged.items():
-            metrics |= _named(name, figures(some, self.seed))
+            metrics |= _named(name, figures(some, self.seed) | self._probing.metrics(some, again[name]))
             for category, found in by(some, self.seed).items():
                 metrics |= _named(f"{name}/{category}", found)
         if len(judged) > 1:
-            metrics |= _named(_ALL, figures([one for some in judged.values() for one in some], self.seed))
+            every = [one for some in judged.values() for one in some]
+            probed = [one for some in again.values() for one in some]
+            metrics |= _named(_ALL, figures(every, self.seed) | self._probing.metrics(every, probed))
         return metrics
 
     def quote(self, subject: Subject | None, store: Store | None) -> Quote:
@@ -166,12 +180,44 @@ class Pairwise(Answering):
         }
         pairs = self.pairs(answered)
         asked = {name: cases(some, self.system, self.request) for name, some in pairs.items()}
+        again, guessed = self._asked_again(pairs, asked, store)
         return quoted(
             self.judge,
-            [case for some in asked.values() for case in some],
+            [*(case for some in asked.values() for case in some), *again],
             store,
-            estimated=sum(len(some) for name, some in asked.items() if known[name] is None),
+            estimated=sum(len(some) for name, some in asked.items() if known[name] is None) + guessed,
         )
+
+    def _asked_again(
+        self, pairs: Mapping[str, Sequence[Pair]], asked: Mapping[str, Sequence[Case]], store: Store | None
+    ) -> tuple[list[Case], int]:
+        """Return what the probes will ask, and how much of it is guessed: whoever has not lost yet can't be decorated."""
+        found, guessed = list[Case](), 0
+        if not self.probes:
+            return found, guessed
+        with ledger_of(store) as ledger:
+            for name, some in pairs.items():
+                if self.judge.outstanding(asked[name], ledger):
+                    likely = self._probing.likely_cases(some)
+                    found, guessed = [*found, *likely], guessed + len(likely)
+                else:
+                    judged = outcomes(some, asked[name], self.judge.replies(asked[name], ledger))
+                    found += self._probing.cases(judged)
+        return found, guessed
+
+
+def _each(
+    some: Mapping[str, _Given], do: Callable[[str, _Given], _Made], failed: dict[str, UserError]
+) -> dict[str, _Made]:
+    """Do it for each set, and note those that failed: the others are still to be asked for."""
+    made = {}
+    for name, one in some.items():
+        try:
+            made[name] = do(name, one)
+        except UserError as error:
+            failed.setdefault(name, error)
+            say(f"  {name}: not judged to the end: {error}")
+    return made
 
 
 def _paired(prompts: Sequence[Prompt], own: Mapping[str, Answer], other: Mapping[str, str]) -> list[Pair]:

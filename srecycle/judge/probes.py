@@ -1,8 +1,8 @@
 """Whether a judge's verdicts stand when an answer is dressed up without becoming better.
 
 A probe decorates one of a pair's answers, and the judge is asked again, in both orders. Decorated is the answer that
-lost, which a judge of content has no reason to prefer now (as in arXiv:2402.10669); of a tie one of the two, drawn by
-the pair's id. What moves:
+lost, which a judge of content has no reason to prefer now (biases and intervention after arXiv:2402.10669); of a tie one
+of the two, drawn by the pair's id. What moves:
 
     flips = verdicts that move towards the decorated answer / probed pairs with a verdict    # lose to tie counts
     changes = all that move / the same pairs
@@ -29,6 +29,7 @@ from typing import Final, Literal
 import numpy as np
 
 from srecycle.judge.pairs import COVERED, RESAMPLES, Outcome, Pair
+from srecycle.rows import OK
 from srecycle.stage import Metrics
 
 Probe = Literal["references", "authority", "formatting", "padding"]
@@ -125,7 +126,8 @@ def probed(judged: Sequence[Outcome], probe: Probe, rows: int, seed: int) -> lis
 
 def stand_ins(pairs: Sequence[Pair], probe: Probe, rows: int) -> list[Pair]:
     """Return pairs as those that would be judged again while nobody knows yet which: as many, and about as long."""
-    return [replace(pair, own=DECORATIONS[probe](pair.own)) for pair in pairs[:rows]]
+    ready = [pair for pair in pairs if pair.status == OK][:rows]
+    return [replace(pair, own=DECORATIONS[probe](pair.own)) for pair in ready]
 
 
 def _probed(before: Outcome, probe: Probe, seed: int) -> Probed:
