@@ -79,7 +79,6 @@ def _different(names: tuple[Probe, ...]) -> tuple[Probe, ...]:
     return names
 
 
-
 @component
 class Pairwise(Answering):
     """Compares with `against`: a run's id or name, or a file of answers (.json, .jsonl, .parquet).
@@ -191,7 +190,7 @@ class Pairwise(Answering):
     def _asked_again(
         self, pairs: Mapping[str, Sequence[Pair]], asked: Mapping[str, Sequence[Case]], store: Store | None
     ) -> tuple[list[Case], int]:
-        """Return what the probes will ask, and how much of it is guessed: whoever has not lost yet can't be decorated."""
+        """Return what the probes will ask, and how much of it is guessed: who lost is not known before."""
         found, guessed = list[Case](), 0
         if not self.probes:
             return found, guessed

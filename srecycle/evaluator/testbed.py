@@ -61,7 +61,7 @@ class TestbedEvaluator(Evaluator):
         for name, task in [*((split, task_name(split)) for split in SPLITS), ("mean", GROUP)]:
             metrics[f"accuracy/{name}"] = found.metrics[f"{task}/exact_match,final_answer"]
             metrics[f"accuracy_stderr/{name}"] = found.metrics[f"{task}/exact_match_stderr,final_answer"]
-        return metrics | _gap(found) | (_composition(subject) if subject.adapter else {})
+        return metrics | _gap(found) | (_composition(subject) if subject.is_trained else {})
 
 
 def _gap(found: Reported) -> Metrics:

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from srecycle.errors import UserError
 from srecycle.judge.pairs import Outcome, cases, figures, outcomes
+from srecycle.judge.probes import SWAPPED, swapped
 from srecycle.judge.replay import ReplayJudge, recorded_pairs
 from srecycle.progress import say
 from srecycle.reflection.quote import ledger_of
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do what was asked, and return the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        told = {path: figures(judged(path.expanduser()), _SEED) for path in options.file}
+        told = {path: _figures(judged(path.expanduser())) for path in options.file}
     except UserError as error:
         say(f"srecycle-judge: error: {' '.join(str(error).split())}")
         return 2
@@ -49,6 +50,11 @@ def judged(path: Path) -> list[Outcome]:
         return outcomes(pairs, asked, judge.replies(asked, ledger))
 
 
+def _figures(found: Sequence[Outcome]) -> Metrics:
+    orders = {f"{SWAPPED}/{name}": value for name, value in swapped(found, _SEED).items()}
+    return figures(found, _SEED) | orders
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="srecycle-judge", description="What judges said.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -61,14 +67,26 @@ def _parser() -> argparse.ArgumentParser:
 def _show(told: dict[Path, Metrics]) -> None:
     table = Table(box=box.SIMPLE, pad_edge=False)
     table.add_column("reviews", overflow="fold")
-    for name in ("asked", "judged", "win", "tie", "lose", "win rate", "95% interval", "orders agree"):
+    for name in (
+        "asked",
+        "judged",
+        "win",
+        "tie",
+        "lose",
+        "win rate",
+        "95% interval",
+        "orders agree",
+        "flip to the first",
+    ):
         table.add_column(name, justify="right", no_wrap=True)
     for path, metrics in told.items():
         counts = [str(metrics[name]) for name in ("asked", "judged", "win", "tie", "lose")]
-        rates = ["-"] * 3
+        rates = ["-"] * 4
         if metrics["judged"]:
             interval = f"{metrics['win_rate_low']:.3f} to {metrics['win_rate_high']:.3f}"
-            rates = [f"{metrics['win_rate']:.3f}", interval, f"{metrics['agreement']:.1%}"]
+            low, flips, high = (metrics[f"{SWAPPED}/flips{end}"] for end in ("_low", "", "_high"))
+            told_flips = f"{flips:.1%} ({low:.1%} to {high:.1%})"
+            rates = [f"{metrics['win_rate']:.3f}", interval, f"{metrics['agreement']:.1%}", told_flips]
         table.add_row(path.name, *counts, *rates)
     console = Console(highlight=False)
     console = console if console.is_terminal else Console(highlight=False, width=_WIDTH_WHERE_PIPED)

@@ -118,7 +118,7 @@ class Scored:
 
 def read_pair(reply: str, finish_reason: str = "stop") -> Scored:
     """Return the scores of two answers. `finish_reason` is the server's: "length" says that the reply was cut."""
-    text, lines = _finished(reply, finish_reason)
+    text, lines = finished(reply, finish_reason)
     if lines:
         first = _pair_of_line(lines[0])
         if isinstance(first, tuple):
@@ -132,18 +132,18 @@ def read_pair(reply: str, finish_reason: str = "stop") -> Scored:
         (only,) = found
         assert isinstance(only, tuple)
         return _in_range(only)
-    return Scored(status=_why_none(reply, finish_reason))
+    return Scored(status=why_none(reply, finish_reason))
 
 
 def read_grade(reply: str, finish_reason: str = "stop") -> Scored:
     """Return the score of one answer: `[[7]]` anywhere, else a line that is a rating and nothing more."""
     found = {float(value) for value in _BRACKETED.findall(reply.translate(_UNTIDY))}
     if not found:
-        _, lines = _finished(reply, finish_reason)
+        _, lines = finished(reply, finish_reason)
         found = {float(match[1]) for line in lines if (match := _RATING.fullmatch(line.strip()))}
     if len(found) > 1:
         return Scored(status=_AMBIGUOUS)
-    return _in_range(tuple(found)) if found else Scored(status=_why_none(reply, finish_reason))
+    return _in_range(tuple(found)) if found else Scored(status=why_none(reply, finish_reason))
 
 
 def _in_range(scores: Sequence[float]) -> Scored:
@@ -151,7 +151,7 @@ def _in_range(scores: Sequence[float]) -> Scored:
     return Scored(scores=tuple(scores)) if within else Scored(status="out_of_range")
 
 
-def _why_none(reply: str, finish_reason: str) -> str:
+def why_none(reply: str, finish_reason: str) -> str:
     if finish_reason == "content_filter":
         return "refused"
     if finish_reason == "length":
@@ -161,7 +161,7 @@ def _why_none(reply: str, finish_reason: str) -> str:
     return "refused" if _REFUSAL.search(reply[:_REFUSAL_WITHIN]) else "unparsed"
 
 
-def _finished(reply: str, finish_reason: str) -> tuple[str, list[str]]:
+def finished(reply: str, finish_reason: str) -> tuple[str, list[str]]:
     """Return the tidied text and its lines. The last line of a cut reply may lack the end of a number: it is left out.
 
     So are quoted lines, and fences of code.

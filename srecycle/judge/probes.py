@@ -1,8 +1,8 @@
 """Whether a judge's verdicts stand when an answer is dressed up without becoming better.
 
-A probe decorates one of a pair's answers, and the judge is asked again, in both orders. Decorated is the answer that
-lost, which a judge of content has no reason to prefer now (biases and intervention after arXiv:2402.10669); of a tie one
-of the two, drawn by the pair's id. What moves:
+A probe decorates one of a pair's answers, and the judge is asked again, in both orders (after arXiv:2402.10669).
+Decorated is the answer that lost, which a judge of content has no reason to prefer now; of a tie one of the two, drawn
+by the pair's id. What moves:
 
     flips = verdicts that move towards the decorated answer / probed pairs with a verdict    # lose to tie counts
     changes = all that move / the same pairs

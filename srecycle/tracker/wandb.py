@@ -23,7 +23,7 @@ from srecycle.tracker.base import RunInfo, Session, Tracker
 from srecycle.tracker.jsonl import JsonlSession
 
 _KINDS = {"source": "dataset", "assemble": "dataset", "train": "model", "evaluate": "evaluation"}
-_FILES = {"assemble": ("training.parquet",), "evaluate": ("results.json",), "train": ("adapter",)}
+_FILES = {"assemble": ("training.parquet",), "evaluate": ("results.json",), "train": ("adapter", "README.md")}
 
 
 class WandbSession(Session):
