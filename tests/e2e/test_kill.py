@@ -85,3 +85,15 @@ def _contents(store: Path) -> dict[str, str]:
         else:
             contents[name] = hashlib.sha256(file.read_bytes()).hexdigest()
     return contents
+
+
+def test_scoring_with_several_workers_ends_at_its_batch_when_terminated(tmp_path: Path) -> None:
+    settings = ("data.count=600", "engine.shard_rows=300", "engine.workers=2", "until=scores", "tracker=jsonl")
+    store = tmp_path / "store"
+    process = command(*settings, store=store)
+    _wait_for(store, "artifacts/likelihoods/*/.work/batch_tokens.json")
+    time.sleep(1)  # both workers have begun their shard, which takes several seconds
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert not list(store.glob("artifacts/likelihoods/*/.work/shard-*.parquet")), "workers went on with their shards"
