@@ -22,6 +22,11 @@ from srecycle.store import Store
 
 _TABLES = (".json", ".jsonl", ".ndjson", ".parquet")
 _ANSWERS = "answers.parquet"
+_ASKED = "the file"
+_KEPT_NOTHING = (
+    "the run {} kept no answers: run it again with evaluator=answers (or pairwise) and the same prompts; what it has "
+    "made already is found"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +86,43 @@ def opponent(against: str, store: Store, settings: Mapping[str, Canonical]) -> O
             f"the run {run['id']} answered with other settings ({'; '.join(differences)}): answers are compared that "
             "were generated alike"
         )
+    raise UserError(_KEPT_NOTHING.format(run["id"]))
+
+
+def sides(first: str, second: str, store: Store, prompts: list[Prompt]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return two sides' answers to these prompts, by the prompts' ids; each side is a file of answers, or a run.
+
+    Of runs, answers that both generated with the same settings. Raises UserError where a side has none.
+    """
+    refused: list[UserError] = []
+    for one, settings in _candidates(first, store):
+        for other, others in _candidates(second, store):
+            if settings and others and any(settings.get(name) != others.get(name) for name in SETTINGS):
+                continue
+            try:
+                return one.answers({_ASKED: prompts})[_ASKED], other.answers({_ASKED: prompts})[_ASKED]
+            except UserError as error:
+                refused.append(error)
+    if refused:
+        raise refused[0]
     raise UserError(
-        f"the run {run['id']} kept no answers: run it again with evaluator=answers (or pairwise) and the same prompts; "
-        "what it has made already is found"
+        f"{first} and {second} answered with other settings: answers are compared that were generated alike"
     )
+
+
+def _candidates(name: str, store: Store) -> list[tuple[Opponent, Mapping[str, Any]]]:
+    """Return where a side's answers may be, with the settings that they were generated with, if known."""
+    file = Path(name).expanduser()
+    if file.suffix in _TABLES:
+        return [(Opponent(name=name, file=file, kept=False), {})]
+    run = _run(name, store)
+    found = [
+        (Opponent(name=f"the run {run['id']}", file=folder / _ANSWERS, kept=True), used)
+        for folder, used in _kept_answers(run, store)
+    ]
+    if not found:
+        raise UserError(_KEPT_NOTHING.format(run["id"]))
+    return found
 
 
 def _run(against: str, store: Store) -> Mapping[str, Any]:

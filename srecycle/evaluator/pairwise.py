@@ -70,7 +70,8 @@ PROBE_SCHEMA = pa.schema(
 """The same for pairs that were judged again: by which probe, which answer it decorated, and the verdict before."""
 
 
-_Given, _Made = TypeVar("_Given"), TypeVar("_Made")
+_Given = TypeVar("_Given")
+_Made = TypeVar("_Made")
 
 
 def _different(names: tuple[Probe, ...]) -> tuple[Probe, ...]:

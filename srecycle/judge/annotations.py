@@ -63,12 +63,10 @@ def read_annotations(path: Path, category: str | None = None) -> list[Annotation
         if "preference" not in record:
             raise UserError(f"{place} has no 'preference': expected AlpacaEval's annotations")
         preference, status = _preference(record["preference"])
-        names = ("instruction", "output_1", "output_2")
-        further = ("generator_1", "generator_2", "annotator")
         found.append(
             Annotation(
-                **{name: text(record, name, place) for name in names},
-                **{name: text(record, name, place, default="") for name in further},
+                **{name: text(record, name, place) for name in ("instruction", "output_1", "output_2")},
+                **{name: text(record, name, place, "") for name in ("generator_1", "generator_2", "annotator")},
                 preference=preference,
                 status=status,
                 category=str(record.get(category) or "") if category else "",
@@ -76,6 +74,9 @@ def read_annotations(path: Path, category: str | None = None) -> list[Annotation
         )
     if not found:
         raise UserError(f"{path} holds no annotations")
+    for column in ("generator_1", "generator_2"):
+        if len(names := sorted({getattr(one, column) for one in found})) > 1:
+            raise UserError(f"{path} has several models in {column!r} ({', '.join(names[:3])}): give one pair's file")
     return found
 
 

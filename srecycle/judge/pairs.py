@@ -175,16 +175,21 @@ def figures(judged: Sequence[Outcome], seed: int) -> Metrics:
         **{verdict: getattr(counted, verdict) for verdict in VERDICTS},
         **{f"unjudged/{reason}": count for reason, count in sorted(reasons.items())},
     }
-    if counted.judged:
-        rates = counted.resampled(seed)
-        low, high = np.quantile(rates, [(1 - COVERED) / 2, (1 + COVERED) / 2])
-        metrics |= {
-            "win_rate": counted.win_rate,
-            "win_rate_stderr": float(rates.std()),
-            "win_rate_low": float(low),
-            "win_rate_high": float(high),
-        }
-    return metrics | _means(judged)
+    return metrics | win_rate(counted, seed) | _means(judged)
+
+
+def win_rate(counted: Tally, seed: int) -> Metrics:
+    """Return the win rate with its bootstrap standard error and interval; nothing where nothing was judged."""
+    if not counted.judged:
+        return {}
+    rates = counted.resampled(seed)
+    low, high = np.quantile(rates, [(1 - COVERED) / 2, (1 + COVERED) / 2])
+    return {
+        "win_rate": counted.win_rate,
+        "win_rate_stderr": float(rates.std()),
+        "win_rate_low": float(low),
+        "win_rate_high": float(high),
+    }
 
 
 def _means(judged: Sequence[Outcome]) -> Metrics:
