@@ -147,7 +147,9 @@ def explained(error: InstantiationException) -> str:
 def complaints(error: ValidationError, place: str) -> Iterator[str]:
     for item in error.errors():
         field = ".".join([place, *(str(part) for part in item["loc"])]).strip(".")
-        if item["type"] in ("missing", "too_short") or not item["loc"]:
+        if field in ("keep", "evaluator") and item["type"] in ("missing", "too_short"):
+            yield f"{field} is empty: name at least one, or {field}=[none]"
+        elif item["type"] in ("missing", "too_short") or not item["loc"]:
             yield f"{field}: {item['msg']}"
         elif item["type"] == "unexpected_keyword_argument":
             yield f"{field} is not a setting of {error.title}{_similar(str(item['loc'][-1]), error.title)}"

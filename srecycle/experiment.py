@@ -43,6 +43,7 @@ from srecycle.student import Likelihoods, Student, Template
 from srecycle.teacher import Teacher
 from srecycle.tracker import Tracker
 from srecycle.trainer import Train, Trainer
+from srecycle.trainer.preferences import Preferences
 
 Plan = dict[str, Stage]
 
@@ -96,13 +97,18 @@ class Experiment(Component):
         """Return the round that follows those whose trainings' artifacts are given: the same, from a later student.
 
         A teacher that is the student becomes that later one too; students that evaluators compare with stay. Raises
-        UserError where a round would train nothing.
+        UserError where a round would train nothing, or can't train what the one before it made.
         """
         if self.rounds == 1:
             return self
         if not self.trainer.trains or "train" not in self.plan():
             raise UserError(
                 f"rounds={self.rounds} wants a student trained in each: choose a trainer, and no until before it"
+            )
+        if not self.trainer.trains_merged:
+            raise UserError(
+                f"rounds={self.rounds} merges each round's adapter into the student, and this trainer can't train one "
+                "with an adapter merged: use trainer=lora, or rounds=1"
             )
         student = reduce(Student.trained, trained, self.student)
         return replace(
@@ -132,7 +138,7 @@ class Experiment(Component):
             plan["scores"] = self._score(known)
         plan["select_instruction"] = first = self._select("instruction", known)
         plan["select_response"] = second = self._select("response", known, before=first)
-        return plan | self._train_and_evaluate(known, second)
+        return plan | self._train_and_evaluate(known, first, second)
 
     def _plan_chosen(self) -> Plan:
         """Follow the paper's order: reflect only on the response of the pair that the student chose."""
@@ -155,7 +161,7 @@ class Experiment(Component):
         if known.likelihoods:
             plan["scores"] = self._score(known)
         plan["select_response"] = second = self._select("response", known, before=first)
-        return plan | self._train_and_evaluate(known, second)
+        return plan | self._train_and_evaluate(known, first, second)
 
     def _reflect(
         self, phase: Phase, rows: Source, *, instructions: Reflect | None = None, chosen: Select | None = None
@@ -209,7 +215,7 @@ class Experiment(Component):
             selector=selector,
         )
 
-    def _train_and_evaluate(self, known: "_Known", decisions: Select) -> Plan:
+    def _train_and_evaluate(self, known: "_Known", first: Select, decisions: Select) -> Plan:
         extra = Source(data=self.assemble.extra) if self.assemble.extra else None
         filters_need = {name for one in self.keep.values() for name in one.needed}
         training = Assemble(
@@ -222,13 +228,29 @@ class Experiment(Component):
             assembly=self.assemble,
             extra=extra,
         )
-        trained = Train(training=training, trainer=self.trainer, student=self.student, template=self.template)
+        preferences = None
+        if self.trainer.which_pairs:
+            preferences = Preferences(
+                rows=known.rows,
+                reflections=known.reflections,
+                instruction=first,
+                decisions=decisions,
+                training=training,
+            )
+        trained = Train(
+            training=training,
+            trainer=self.trainer,
+            student=self.student,
+            template=self.template,
+            preferences=preferences,
+        )
         evaluations = {
             f"evaluate/{label}": Evaluate(label=label, evaluator=evaluator, trained=trained, training=training)
             for label, evaluator in self.evaluator.items()
         }
         mixed: Plan = {"extra": extra} if extra else {}
-        return {**mixed, "assemble": training, "train": trained, **evaluations}
+        paired: Plan = {"preferences": preferences} if preferences else {}
+        return {**mixed, "assemble": training, **paired, "train": trained, **evaluations}
 
     @property
     def _needed(self) -> set[str]:

@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 Phase = Literal["instruction", "response"]
 Kind = Literal["original", "instruction", "response", "both"]
@@ -280,6 +281,31 @@ TRAINING_SCHEMA = _schema(
 way: null where no single one does it. `loss_y_given_x` is null where nothing was scored. Rows that were mixed in
 (`assemble`) stand behind all others, and their ids begin with `original:` or `extra:`.
 """
+
+
+_MIXED = ("original:", "extra:")
+
+
+def mixed_id(kind: Literal["original", "extra"], identifier: str) -> str:
+    """Return the id of a row of the source, or of other data, where it is mixed into a training table."""
+    return f"{kind}:{identifier}"
+
+
+def is_mixed(identifier: str) -> bool:
+    """Say whether a training table's id is that of a row that was mixed in."""
+    return identifier.startswith(_MIXED)
+
+
+def own_rows(training: pa.Table) -> pa.Table:
+    """Return a training table without the rows that were mixed in: nobody chose them."""
+    mixed = [pc.starts_with(training["id"], prefix) for prefix in _MIXED]
+    return training.filter(pc.invert(pc.or_(*mixed)))
+
+
+def trained_ids(training: pa.Table) -> set[str]:
+    """Return the ids of the source's rows that are trained on in any version, mixed in or not."""
+    kept = training.filter(training["kept"])["id"].to_pylist()
+    return {identifier.removeprefix("original:") for identifier in kept}
 
 
 def to_table(records: Iterable[Any], schema: pa.Schema) -> pa.Table:

@@ -7,7 +7,7 @@ are mixed in.
 
 import hashlib
 from collections import Counter
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from srecycle.keep.base import EMBEDDING, ORIGINAL
 from srecycle.progress import say
 from srecycle.reflection import Reflect
 from srecycle.reflection.versions import VERSION_SCHEMA, version_table
-from srecycle.rows import KINDS, TRAINING_SCHEMA, kind_of
+from srecycle.rows import KINDS, TRAINING_SCHEMA, kind_of, mixed_id
 from srecycle.selector import Select
 from srecycle.selector.grid import VersionGrid, version_grid
 from srecycle.stage import Metrics, Stage, Work
@@ -105,7 +105,7 @@ class Assemble(Stage):
             mixed["extra"] = self._drawn("extra", rows, self.assembly.extra_share, len(kept))
         return mixed
 
-    def _drawn(self, kind: str, rows: pa.Table, share: float | None, kept: int) -> pa.Table:
+    def _drawn(self, kind: Literal["original", "extra"], rows: pa.Table, share: float | None, kept: int) -> pa.Table:
         """Draw rows by a hash of their ids, so that a larger share holds the smaller one, and keep their order."""
         ids = rows["id"].to_pylist()
         wanted = len(ids) if share is None else round(share * kept)
@@ -115,7 +115,7 @@ class Assemble(Stage):
         draw = sorted(range(len(ids)), key=lambda place: _hash(f"{self.assembly.seed}|{ids[place]}"))
         rows = rows.take(pa.array(sorted(draw[:count]), type=pa.int64()))
         made = {
-            "id": [f"{kind}:{identifier}" for identifier in rows["id"].to_pylist()],
+            "id": [mixed_id(kind, identifier) for identifier in rows["id"].to_pylist()],
             "version": ["original"] * count,
             "kept": [True] * count,
             "reason": [""] * count,

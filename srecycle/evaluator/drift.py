@@ -11,7 +11,7 @@ optimisation penalises (arXiv:2203.02155); the other direction weighs what the s
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from srecycle.digest import file_digest
 from srecycle.errors import UserError
 from srecycle.evaluator.base import Evaluator, Subject
 from srecycle.progress import say
-from srecycle.rows import ROW_SCHEMA, to_table
+from srecycle.rows import ROW_SCHEMA, own_rows, to_table, trained_ids
 from srecycle.stage import Metrics, Work
 from srecycle.student import Student
 from srecycle.student.encoding import Encoded, anchor_ids, token_ids
@@ -49,6 +49,8 @@ class Drift(Evaluator):
     what its filters refuse: what is to be compared wants a source of its own. `text_path` is a file of plain text
     (UTF-8), read up to `text_tokens` tokens.
     """
+
+    revision: ClassVar[int] = 2
 
     before: Student | None = None
     held_out: Data | None = None
@@ -127,7 +129,9 @@ def held_out(subject: Subject, data: Data | None, rows: int, seed: int) -> list[
     """
     table = subject.training if data is None else to_table(data.rows(), ROW_SCHEMA)
     if data is None and subject.is_trained:
-        table = table.filter(pc.invert(table["kept"]))
+        seen = pa.array(sorted(trained_ids(table)), type=pa.string())
+        table = own_rows(table)
+        table = table.filter(pc.invert(pc.is_in(table["id"], value_set=seen)))
     lines: list[dict[str, Any]] = table.to_pylist()
     if len(lines) > rows:
         lines = [lines[place] for place in sorted(random.Random(seed).sample(range(len(lines)), rows))]
@@ -139,7 +143,7 @@ def windows(loaded: Loaded, text: str, most: int) -> list[Encoded]:
     (ids,) = token_ids(loaded.tokenizer, [text], plain=True)
     anchor = anchor_ids(loaded.tokenizer)
     width = loaded.max_length - len(anchor)
-    parts = [ids[place : place + width] for place in range(0, min(len(ids), most), width)]
+    parts = [ids[place : min(place + width, most)] for place in range(0, min(len(ids), most), width)]
     found = [Encoded(ids=(*anchor, *part), target_start=len(anchor)) for part in parts]
     return [one for one in found if one.target_tokens]
 

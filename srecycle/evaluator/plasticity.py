@@ -49,14 +49,22 @@ class Plasticity(Evaluator):
     seed: int = 0
 
     def check(self) -> None:
-        """Raise UserError where there is no task, too little of it, or no training."""
+        """Raise UserError where there is no task, too little of it, or no training on it."""
         self._split()
         if not self.trainer.trains:
             raise UserError("the evaluator plasticity wants a trainer that trains: choose another than none for it")
+        if self.trainer.needs or self.trainer.which_pairs:
+            wanted = f"scores ({', '.join(self.trainer.needs)})" if self.trainer.needs else "preference pairs"
+            raise UserError(
+                f"the evaluator plasticity has samples of a task to train on, and its trainer needs {wanted} beside "
+                "them: choose trainer.order=shuffled or source, and a trainer that learns from samples alone"
+            )
 
     def evaluate(self, subject: Subject, work: Work) -> Metrics:
         """Train and examine the student that it was, then the one that it became."""
         students = {"before": subject.student, "after": _tuned(subject)}
+        for student in students.values():
+            self.trainer.check(student)
         found: dict[str, Mapping[str, Measured]] = {}
         ids: list[str] = []
         for name, student in students.items():

@@ -18,6 +18,7 @@ from srecycle.evaluator.lm_eval_results import Reported, gap
 from srecycle.evaluator.lm_eval_run import run_tasks, write_results
 from srecycle.evaluator.lm_eval_tasks import Catalogue
 from srecycle.evaluator.lm_eval_unit import Settings, Unit
+from srecycle.rows import own_rows
 from srecycle.stage import Metrics, Work
 from srecycle.testbed.heldout import GROUP, SPLITS, task_name, write_task
 from srecycle.testbed.judgement import judge
@@ -80,7 +81,8 @@ def _gap(found: Reported) -> Metrics:
 
 
 def _composition(subject: Subject) -> Metrics:
-    kept = subject.training.filter(subject.training["kept"])
+    own = own_rows(subject.training)
+    kept = own.filter(own["kept"])
     pairs = zip(kept["instruction"].to_pylist(), kept["response"].to_pylist(), strict=True)
     verdicts = Counter(judge(instruction, response) for instruction, response in pairs)
     total = verdicts.total()

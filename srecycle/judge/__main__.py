@@ -1,6 +1,7 @@
 """The command `srecycle-judge`, which asks no judge.
 
     srecycle-judge reviews FILE...                                      the paper's counts from recorded reviews
+    srecycle-judge alpaca_eval ANNOTATIONS...                           AlpacaEval's figures beside the paper's table 1
     srecycle-judge sheet RUN_A RUN_B --prompts FILE --out FOLDER        a blinded sheet for people
     srecycle-judge analyse KEY SHEET...                                 what they made of it
 
@@ -20,6 +21,7 @@ from rich.table import Table
 from srecycle.errors import UserError
 from srecycle.evaluator.opponents import sides
 from srecycle.evaluator.prompts import read_prompts
+from srecycle.judge import leaderboard
 from srecycle.judge.labels import analysed, read_sheet
 from srecycle.judge.pairs import Outcome, Pair, cases, figures, outcomes
 from srecycle.judge.probes import SWAPPED, swapped
@@ -50,6 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _reviews(options: argparse.Namespace) -> None:
     _show({path: _figures(judged(path.expanduser())) for path in options.file})
+
+
+def _alpaca_eval(options: argparse.Namespace) -> None:
+    leaderboard.show(leaderboard.entries([path.expanduser() for path in options.file]))
 
 
 def _sheet(options: argparse.Namespace) -> None:
@@ -120,6 +126,10 @@ def _parser() -> argparse.ArgumentParser:
     reviews = commands.add_parser("reviews", help=about, description=about)
     reviews.add_argument("file", metavar="FILE", nargs="+", type=Path)
     reviews.set_defaults(run=_reviews)
+    about = "print win rate, standard error, wins, draws and average length of AlpacaEval's annotations"
+    alpaca = commands.add_parser("alpaca_eval", help=about, description=about)
+    alpaca.add_argument("file", metavar="ANNOTATIONS", nargs="+", type=Path)
+    alpaca.set_defaults(run=_alpaca_eval)
     _add_sheet(commands)
     _add_analyse(commands)
     return parser

@@ -37,7 +37,7 @@ NOT_ANNOTATED: Final = "not_annotated"
 
 @dataclass(frozen=True, kw_only=True)
 class Annotation:
-    """One preference, by AlpacaEval's names. `status` is "ok", or why there is none. `category` is a column's, or ""."""
+    """One preference, by AlpacaEval's names. `status` is "ok", or why there is none; `category` a column's, or ""."""
 
     instruction: str
     output_1: str

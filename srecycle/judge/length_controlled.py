@@ -6,6 +6,7 @@ that file by its path. Annotations must stand in the order of the evaluation set
 """
 
 import csv
+import importlib
 import importlib.metadata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -54,24 +55,23 @@ def require_difficulty(path: Path, instructions: int) -> None:
 
 
 def length_controlled(annotations: Sequence[Annotation], difficulty: Path) -> Metrics:
-    """Return `length_controlled_win_rate` and its standard error (percent). Unjudged ones are in the order, not the fit.
+    """Return `length_controlled_win_rate` and its standard error (percent). What is unjudged isn't fitted.
 
     Raises UserError where the package can't be used, or can't compute it from these annotations.
     """
-    import pandas as pd
     from sklearn import config_context
 
     module = _module()
-    frame = pd.DataFrame([one.line for one in annotations])
+    lines = [one.line for one in annotations]
     try:
         with quiet_libraries(), config_context(), _reading(module, difficulty):
             found = module.get_length_controlled_winrate(
-                frame, save_weights_dir=None, is_add_glm_preference_inplace=False, is_warn_extreme_changes=False
+                lines, save_weights_dir=None, is_add_glm_preference_inplace=False, is_warn_extreme_changes=False
             )
     except (ValueError, KeyError, TypeError) as error:
         told = " ".join(str(error).split())
         raise UserError(
-            f"alpaca_eval {package_version()} computes no length-controlled win rate from these {len(frame)} "
+            f"alpaca_eval {package_version()} computes no length-controlled win rate from these {len(lines)} "
             f"annotations ({type(error).__name__}: {told})"
         ) from error
     return {
@@ -94,10 +94,9 @@ def _reading(module: Any, difficulty: Path) -> Iterator[None]:
 def _module() -> Any:
     try:
         with quiet_libraries():
-            from alpaca_eval.metrics import glm_winrate
+            return importlib.import_module("alpaca_eval.metrics.glm_winrate")
     except ImportError as error:  # it needs pkg_resources, which setuptools 81 did away with
         raise UserError(_missing(f"it can't be imported: {error}")) from error
-    return glm_winrate
 
 
 def _missing(why: str) -> str:

@@ -138,7 +138,9 @@ class Kept:
 
     @cached_property
     def _nearest(self) -> tuple[Column, Reasons]:
-        return _flips({name: self._slack(name) for name in ordered(self.keep)}, self.refusals)
+        # What a filter that compares would say of a row that it was not asked about is not known.
+        settled = np.logical_and.reduce([np.ones(len(self.number), dtype=bool), *self.asked.values()])
+        return _flips({name: self._slack(name) for name in ordered(self.keep)}, self.refusals, settled)
 
     def _slack(self, name: str) -> Column | None:
         """Return a filter's slack: one that compares has a limit among the rows that it was asked about."""
@@ -192,13 +194,18 @@ def filtered(keep: Mapping[str, Keep], chosen: Chosen, known: Mapping[str, Told]
     return Kept(keep=keep, chosen=chosen, number=number, names=names, refusals=refusals, asked=compared)
 
 
-def _flips(slacks: Mapping[str, Column | None], refusals: npt.NDArray[np.int64]) -> tuple[Column, Reasons]:
-    """Find for each row the limit that decides it most narrowly: a kept row's nearest, a refused row's only one."""
+def _flips(
+    slacks: Mapping[str, Column | None], refusals: npt.NDArray[np.int64], settled: npt.NDArray[np.bool_]
+) -> tuple[Column, Reasons]:
+    """Find for each row the limit that decides it most narrowly: a kept row's nearest, a refused row's only one.
+
+    `settled` rows are those that every filter was asked about.
+    """
     flip, flip_of = np.full(len(refusals), np.nan), np.full(len(refusals), "", dtype=object)
     for name, slack in slacks.items():
         if slack is None:
             continue
-        decides = np.where(refusals == 0, slack >= 0, (refusals == 1) & (slack < 0))
+        decides = np.where(refusals == 0, slack >= 0, (refusals == 1) & settled & (slack < 0))
         nearer = decides & ~np.isnan(slack) & ~(np.abs(flip) <= np.abs(slack))
         flip, flip_of = np.where(nearer, slack, flip), np.where(nearer, name, flip_of)
     return flip, flip_of

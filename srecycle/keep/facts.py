@@ -6,8 +6,9 @@ All patterns are possessive or bounded, and take time linear in the text.
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import dropwhile, islice
 from typing import Final, TypeVar
 
@@ -18,9 +19,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Number:
-    """A number in one way of writing it ("1,000.0" is "1000"), and the content words behind it: what it counts."""
+    """A number in one way of writing it ("1,000.0" is "1000", "1e3" too), and the content words behind it: what it
+    counts. `unit` is "%" or a currency's sign, however it was written; "" without one.
+    """
 
     value: str
+    unit: str
     counts: frozenset[str]
 
 
@@ -43,7 +47,7 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a text fixes. `literals` are quotations, identifiers and addresses; `names` capitalised word sequences."""
+    """What a text fixes. `literals` are quotations, identifiers and addresses; `names` capitalised words and sequences."""
 
     numbers: tuple[Number, ...]
     code: tuple[str, ...]
@@ -62,13 +66,36 @@ _WORDED: Final = {
 }
 _VALUE = r"(?:\d{1,3}(?:,\d{3})++(?!\d)|\d++)(?:\.\d++)?"
 _WORD_VALUES = "|".join(_WORDED)
+# A sign stands close to its number, and behind a space or an operator; behind "5 ", "x " or ") " it subtracts.
+_SIGN = r"(?<![^\s(\[{=+*/^<>,:])(?<![\d)\]]\s)(?<!\b\w\s)(?<!\d\w\s)[-\u2212\u2013](?=\d)"
 # Digits inside names (H2O, GPT-4, x_1) belong to those; "three hundred" isn't worked out.
 _NUMBER = re.compile(
-    rf"(?<!\w)(?<!\d[.,])(?<![^\W\d]-)(?:{_VALUE}|(?:{_WORD_VALUES})(?!\w|[ -](?:hundred|thousand|million)\b))",
+    rf"(?:{_SIGN})?+(?<!\w)(?<!\d[.,])(?<![^\W\d]-)(?:{_VALUE}(?:e[+-]?\d{{1,2}}(?!\w))?"
+    rf"|(?:{_WORD_VALUES})(?!\w|[ -](?:hundred|thousand|million)\b))",
     re.IGNORECASE,
 )
+_NEGATIVE = re.compile(r"\b(?:minus|negative)[ ]$", re.IGNORECASE)
+_UNITS: Final = {
+    **{"%": "%", "percent": "%", "percentage": "%", "per cent": "%", "pct": "%"},
+    **{"$": "$", "dollar": "$", "buck": "$", "usd": "$", "\u20ac": "\u20ac", "euro": "\u20ac", "eur": "\u20ac"},
+    **{"\u00a3": "\u00a3", "gbp": "\u00a3", "\u00a5": "\u00a5", "yen": "\u00a5", "jpy": "\u00a5"},
+    **{"\u20b9": "\u20b9", "rupee": "\u20b9", "inr": "\u20b9"},
+}
+_UNITS_PERHAPS: Final = {**_UNITS, "pound": "\u00a3"}
+"""A rewrite may say 20 pounds for \u00a320; whether an original's 20 pounds are money isn't known."""
+
+_SIGNS = r"[%$\u20ac\u00a3\u00a5\u20b9]"
+_UNIT_WORDS = "|".join(one for one in _UNITS_PERHAPS if one[0].isalpha())
+_UNIT_BEFORE = re.compile(rf"({_SIGNS}|\b(?:usd|eur|gbp|jpy|inr))[ ]?$", re.IGNORECASE)
+_UNIT_BEHIND = re.compile(
+    r"(?:[ -](?:hundred|thousand|million|billion|trillion|us|u\.s\.|american|canadian|australian)){0,2}"
+    rf"[ -]?({_SIGNS}(?![ ]?[\d(])|(?:{_UNIT_WORDS})(?=s?\b))",
+    re.IGNORECASE,
+)
+_JOINED = re.compile(rf"[ ]?(?:-|\u2013|to|and|or|,)[ ]?{_SIGNS}?")
 _ONE = re.compile(r"\bone\b", re.IGNORECASE)
 _ENUMERATION = re.compile(r"^[ \t]*+\d{1,3}[.)](?=[ \t])|\(\d{1,2}\)", re.MULTILINE)
+_LETTERS = re.compile(r"[^\W\d_]++")
 _COUNTED_WITHIN = 3
 """How many words behind a number are looked at for what it counts ("5 effective time management tips")."""
 
@@ -89,6 +116,8 @@ _IDENTIFIER = re.compile(
 )
 _CAPITALISED = r"[A-Z\u00c0-\u00de](?:[^\W_]|['\u2019-](?=[^\W_]))*+"
 _RUN = re.compile(rf"\b{_CAPITALISED}(?:[ ](?:(?:of|de|del|di|da|la|von|van|du|the|o')[ ]){{0,2}}{_CAPITALISED})*+")
+_BEGINNING: Final = ".!?:;\n\t\u2022-*()[]>|/#\"'\u201c\u201d\u2026"
+_UNNAMING = re.compile(rf".|mr|mrs|ms|dr|prof|.*['\u2019](?:d|ll|m|re|t|ve)|{'|'.join(sorted(FUNCTION_WORDS))}")
 _MOST = 300
 """Of what is more than that in one text (a document), the first are looked at."""
 
@@ -147,7 +176,7 @@ def facts(instruction: str, given: str = "") -> Facts:
         numbers=_firsts(numbers(text)),
         code=_firsts(line.strip() for block in code for line in block.split("\n") if re.search(r"\w", line)),
         literals=_firsts(one.strip(" .,;:!?") for one in literals),
-        names=_firsts(_names(text)),
+        names=_firsts(_names(_LANGUAGE.sub(" ", _FORMAT.sub(" ", text)))),
         limits=limits,
         rules=rules,
     )
@@ -157,14 +186,50 @@ def numbers(text: str) -> Iterator[Number]:
     """Read the numbers of a text; the marks of its enumerations are none."""
     text = _ENUMERATION.sub(" ", text)
     for match in _NUMBER.finditer(text):
-        behind = " ".join(re.findall(r"[^\W\d_]++", text[match.end() : match.end() + 60])[:_COUNTED_WITHIN])
-        yield Number(value=_plain(match[0]), counts=frozenset(content_words(behind)))
+        counts = frozenset(content_words(" ".join(_behind(text, match))))
+        yield Number(value=_plain(match[0]), unit=_unit(text, match, _UNITS), counts=counts)
 
 
-def values(text: str) -> set[str]:
-    """Return the values of a text's numbers, and 1 where it speaks of one."""
+def counted(text: str) -> set[str]:
+    """Return what the numbers of a text count, all together."""
     text = _ENUMERATION.sub(" ", text)
-    return {_plain(match[0]) for match in _NUMBER.finditer(text)} | ({"1"} if _ONE.search(text) else set())
+    return content_words(" ".join({word for match in _NUMBER.finditer(text) for word in _behind(text, match)}))
+
+
+def values(text: str) -> dict[str, set[str]]:
+    """Return the values of a text's numbers with all units that each may have, and 1 where it speaks of one.
+
+    Read generously: "5 to 10%" are 5% too, and "minus 5" is 5 as well as -5.
+    """
+    text = _ENUMERATION.sub(" ", text)
+    matches = [*_NUMBER.finditer(text)]
+    units = [_unit(text, match, _UNITS_PERHAPS) for match in matches]
+    joined = [
+        at for at in range(1, len(matches)) if _JOINED.fullmatch(text, matches[at - 1].end(), matches[at].start())
+    ]
+    for at in joined:
+        units[at] = units[at] or units[at - 1]
+    for at in reversed(joined):
+        units[at - 1] = units[at - 1] or units[at]
+    found: dict[str, set[str]] = {}
+    for match, unit in zip(matches, units, strict=True):
+        found.setdefault(_plain(match[0]), set()).add(unit)
+        if _NEGATIVE.search(text, max(0, match.start() - 9), match.start()):
+            found.setdefault("-" + _plain(match[0]), set()).add(unit)
+    for match in _ONE.finditer(text):
+        found.setdefault("1", set()).add(_unit(text, match, _UNITS_PERHAPS))
+    return found
+
+
+def _behind(text: str, number: re.Match[str]) -> list[str]:
+    return _LETTERS.findall(text, number.end(), number.end() + 60)[:_COUNTED_WITHIN]
+
+
+def _unit(text: str, number: re.Match[str], units: Mapping[str, str]) -> str:
+    found = _UNIT_BEFORE.search(text, max(0, number.start() - 5), number.start()) or _UNIT_BEHIND.match(
+        text, number.end()
+    )
+    return units.get(found[1].casefold(), "") if found else ""
 
 
 def runs(text: str) -> list[frozenset[str]]:
@@ -174,14 +239,19 @@ def runs(text: str) -> list[frozenset[str]]:
 
 
 def _names(text: str) -> Iterator[frozenset[str]]:
-    """Yield what is a name. A sentence's first word may be capitalised for no other reason, and is left out."""
+    """Yield what is a name. A sentence's first word may be capitalised for no other reason, and is left out.
+
+    So are, by themselves, "I", single letters, titles, and what a colon makes a label.
+    """
     for match in _RUN.finditer(text):
         words = _named(match[0])
         before = text[max(0, match.start() - 3) : match.start()].rstrip(" ")
-        begins = not before or before[-1] in ".!?:\n\u2022-*(\"'\u201c"
+        begins = not before or before[-1] in _BEGINNING
         if begins and match[0].split()[0].casefold() not in FUNCTION_WORDS:
             words = words[1:]
-        if len(words) > 1 and len(parts := _parts(words)) <= _LONGEST_NAME:
+        if len(words) == 1 and (_UNNAMING.fullmatch(words[0]) or text[match.end() : match.end() + 1] == ":"):
+            continue
+        if words and len(parts := _parts(words)) <= _LONGEST_NAME:
             yield parts
 
 
@@ -192,7 +262,8 @@ def _named(run: str) -> list[str]:
 
 
 def _parts(words: list[str]) -> frozenset[str]:
-    return frozenset(singular(part) for word in words for part in word.split("-") if part)
+    """Return a name's words. A number at its end isn't needed to tell it (COVID-19)."""
+    return frozenset(singular(part) for word in words for part in word.split("-") if part and not part.isdigit())
 
 
 def _limits(text: str) -> Iterator[Limit]:
@@ -233,10 +304,13 @@ def _taken(patterns: tuple[re.Pattern[str], ...], text: str) -> tuple[list[str],
 
 
 def _plain(value: str) -> str:
-    """Return a number's digits: no separators, no zeros in front or at the end of its fraction."""
+    """Return a number's sign and digits: no separators, no exponent, no zeros in front or at its fraction's end."""
     if value.casefold() in ("one", "a single"):
         return "1"
-    digits = _WORDED.get(value.casefold(), value).replace(",", "")
+    digits = _WORDED.get(value.casefold(), value).replace(",", "").lstrip("-\u2212\u2013")
+    if "e" in digits.casefold():
+        digits = f"{Decimal(digits):f}"
     whole, _, fraction = digits.partition(".")
     fraction = fraction.rstrip("0")
-    return (whole.lstrip("0") or "0") + (f".{fraction}" if fraction else "")
+    plain = (whole.lstrip("0") or "0") + (f".{fraction}" if fraction else "")
+    return plain if value[0] not in "-\u2212\u2013" or plain == "0" else f"-{plain}"

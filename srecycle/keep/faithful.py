@@ -12,7 +12,7 @@ from typing import ClassVar, Final
 
 from srecycle.config import component
 from srecycle.keep.base import ORIGINAL, Chosen
-from srecycle.keep.facts import Facts, Limit, Rule, facts, numbers, runs, values
+from srecycle.keep.facts import Facts, Limit, Rule, counted, facts, runs, values
 from srecycle.keep.findings import FUNCTION_WORDS, Findings, RowFlags, content_words, marked, singular
 from srecycle.rows import kind_of
 
@@ -22,8 +22,21 @@ NAMES: Final = tuple(f"{one}_{fate}" for one in CLASSES for fate in (LOST, CHANG
 _ALTERED_SHARE = 0.5
 """A passage of which at least this share of the content words is still there was altered; less of it is lost."""
 
-_FORBIDS = re.compile(r"\b(?:without|not|never|avoid|no|none|except|excluding|nor)\b|n['\u2019]t\b", re.IGNORECASE)
-_RESTRICTS = re.compile(r"\b(?:only|solely|exclusively|nothing but)\b", re.IGNORECASE)
+_MARKERS: Final = {
+    "forbidden": re.compile(
+        r"\b(?:without|not|never|avoid(?:s|ing)?|no|none|except|nor|omit\w*+|refrain\w*+|exclud\w*+|forb(?:id|ad)\w*+"
+        r"|prohibit\w*+|leav(?:e|ing) out|free of|instead of|rather than)\b|n['\u2019]t\b",
+        re.IGNORECASE,
+    ),
+    "only": re.compile(r"\b(?:only|solely|exclusively|nothing but)\b", re.IGNORECASE),
+}
+_REACH = 60
+"""About how many characters from its words a marker ("without", "only") may stand: before them in a sentence, behind
+them in a clause."""
+
+_CLAUSE_END = re.compile(r"[.,;:!?\n]")
+_SENTENCE_END = re.compile(r"[.;!?](?=\s)|\n\s*+\n")
+_REST_OF_WORD = re.compile(r"\w{0,30}")
 _STRAIGHT = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
 _VOICES: Final = {"person": ("first", "second", "third"), "tense": ("past", "present", "future")}
 
@@ -32,8 +45,8 @@ _VOICES: Final = {"person": ("first", "second", "third"), "tense": ("past", "pre
 class Faithful(Findings):
     """Finds what a new instruction lost or changed of the original (with its input), in the classes that are on.
 
-    `numbers` (also in words), `code` (blocks, spans, lines that look like it), `names` (capitalised word sequences,
-    quotations, identifiers, addresses) and `constraints` (lengths, formats, languages, what is forbidden, person and
+    `numbers` (also in words; with sign, percent and currency), `code` (blocks, spans, lines that look like it), `names` (capitalised
+    words but a sentence's first, quotations, identifiers, addresses) and `constraints` (lengths, formats, languages, what is forbidden, person and
     tense). Changed is what stands there otherwise: another number of the same things, another length of the same unit.
     """
 
@@ -69,11 +82,11 @@ def unfaithful(instruction: str, given: str, before: str, given_before: str) -> 
 
 
 def _numbers(fixed: Facts, rewrite: str) -> Iterator[str]:
-    there = values(rewrite) if fixed.numbers else set()
-    gone = [one for one in fixed.numbers if one.value not in there]
-    counted = {word for one in numbers(rewrite) for word in one.counts} if gone else set()
+    there = values(rewrite) if fixed.numbers else {}
+    gone = [one for one in fixed.numbers if one.value not in there or (one.unit and one.unit not in there[one.value])]
+    things = counted(rewrite) if gone else set()
     for one in gone:
-        yield CHANGED if one.counts & counted else LOST
+        yield CHANGED if one.value in there or one.counts & things else LOST
 
 
 def _passages(passages: tuple[str, ...], rewrite: str) -> Iterator[str]:
@@ -109,8 +122,11 @@ def _constraints(fixed: Facts, now: Facts, rewrite: str) -> Iterator[str]:
     for limit in fixed.limits:
         yield _limit(limit, [one for one in now.limits if one.unit == limit.unit])
     words = content_words(rewrite) | set(re.findall(r"[\w+#]++", rewrite.casefold())) if fixed.rules else set()
+    marked_words = {
+        kind: _near(_MARKERS[kind], rewrite) for kind in {rule.kind for rule in fixed.rules} & _MARKERS.keys()
+    }
     for rule in fixed.rules:
-        yield _rule(rule, words, rewrite)
+        yield _rule(rule, words, rewrite, marked_words.get(rule.kind, set()))
 
 
 def _limit(limit: Limit, there: list[Limit]) -> str:
@@ -122,16 +138,28 @@ def _limit(limit: Limit, there: list[Limit]) -> str:
     return KEPT if any(limit.low <= one.low and one.high <= limit.high for one in there) else CHANGED
 
 
-def _rule(rule: Rule, words: set[str], rewrite: str) -> str:
+def _rule(rule: Rule, words: set[str], rewrite: str, near: set[str]) -> str:
+    """Tell of another constraint; `near` are the words with which a marker of its kind stands."""
     if rule.kind in ("format", "language"):
         return KEPT if rule.words & (words | {word.rstrip("s") for word in words}) else LOST
     if rule.kind in _VOICES:
         said = [one for one in _VOICES[rule.kind] if re.search(rf"\b{one}[- ]{rule.kind}\b", rewrite, re.IGNORECASE)]
         return KEPT if rule.words & set(said) else CHANGED if said else LOST
-    marker = _FORBIDS if rule.kind == "forbidden" else _RESTRICTS
     if not rule.words & words:
         return LOST
-    return KEPT if marker.search(rewrite) else CHANGED
+    return KEPT if rule.words & near else CHANGED
+
+
+def _near(marker: re.Pattern[str], text: str) -> set[str]:
+    """Return the content words that stand with a marker."""
+    near, reached = [], 0
+    for match in marker.finditer(text):
+        near.append(_CLAUSE_END.split(text[max(reached, match.start() - _REACH) : match.start()])[-1])
+        start = max(reached, match.end())
+        behind = text[start : _REST_OF_WORD.match(text, min(len(text), match.end() + _REACH)).end()]  # type: ignore[union-attr]
+        near.append(_SENTENCE_END.split(behind, maxsplit=1)[0])
+        reached = start + len(near[-1])
+    return content_words(" ".join(near))
 
 
 def _flat(text: str) -> str:

@@ -4,16 +4,15 @@ Users' mistakes end in one line on standard error and exit code 2.
 """
 
 import argparse
-import difflib
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from srecycle.errors import UserError
 from srecycle.progress import say
 from srecycle.report.html import write_report
-from srecycle.report.runs import Run, read_runs
+from srecycle.report.runs import Run, read_runs, similar
 from srecycle.report.screen import show_runs
 
 
@@ -22,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         runs = _chosen(options.store.expanduser(), options.group, options.run_id)
-        path = write_report(runs, options.out or options.store.expanduser() / "report.html")
+        path = write_report(runs, options.out or options.store.expanduser() / "report.html", paper=options.paper)
     except UserError as error:
         say(f"srecycle-report: error: {' '.join(str(error).split())}")
         return 2
@@ -41,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("run_id", metavar="RUN_ID", nargs="*", help="runs to compare, in this order")
     parser.add_argument("--store", type=Path, default=store, help="the store (now: %(default)s)")
     parser.add_argument("--group", help="compare the runs of this group: a sweep, or what `group=` named")
+    parser.add_argument("--paper", action="store_true", help="set the runs beside the paper's tables")
     parser.add_argument("--out", type=Path, help="where to write the report (default: report.html in the store)")
     return parser
 
@@ -53,22 +53,15 @@ def _chosen(store: Path, group: str | None, identifiers: Sequence[str]) -> list[
     known = {run.id: run for run in runs}
     for identifier in identifiers:
         if identifier not in known:
-            raise UserError(f"{store} has no run {identifier}{_similar(identifier, known)}")
+            raise UserError(f"{store} has no run {identifier}{similar(identifier, known)}")
     if group is not None and not runs:
-        raise UserError(
-            f"{store} has no run of group {group}{_similar(group, {run.group for run in read_runs(store)})}"
-        )
+        raise UserError(f"{store} has no run of group {group}{similar(group, {run.group for run in read_runs(store)})}")
     if identifiers:
         return [known[identifier] for identifier in dict.fromkeys(identifiers)]
     chosen = runs if group is not None else [run for run in runs if run.status == "finished"]
     if not chosen:
         raise UserError(f"{store} has no finished run")
     return chosen
-
-
-def _similar(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, sorted(known), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
 
 
 if __name__ == "__main__":

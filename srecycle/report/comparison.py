@@ -19,7 +19,20 @@ from srecycle.testbed.heldout import SPLITS
 _FIRST = ("mean", *SPLITS)
 """The order of figures that share a prefix; run.json holds them sorted by name."""
 
-_LOWER_IS_BETTER = ("perplexity", "bits_per_byte", "loss", "brier_score", "divergence", "ter", "wer", "mae", "mse")
+_LOWER_IS_BETTER = (
+    "perplexity",
+    "bits_per_byte",
+    "loss",
+    "gap",
+    "brier_score",
+    "divergence",
+    "flips",
+    "changes",
+    "ter",
+    "wer",
+    "mae",
+    "mse",
+)
 _NOISE = 2.0
 """Differences below this many standard errors are called noise."""
 

@@ -23,8 +23,9 @@ from srecycle.report.charts import (
     line,
     path,
 )
-from srecycle.report.evidence import Curve, Distribution, Values
+from srecycle.report.evidence import Curve, Distribution
 from srecycle.report.figures import SERIES
+from srecycle.report.tables import Values
 
 _BIN = 0.1
 """The width of a histogram's bin in nats (about a tenth of the score): the threshold at 1 falls between two bins."""
@@ -114,7 +115,8 @@ def _outline(shares: Values, x: Scale, y: Scale) -> list[Point]:
 
 _MOST_POINTS = 60
 _PLOT = 300.0
-_LINE = 17.0
+NAME_ROW = 17.0
+"""The height of a name beside a chart."""
 
 
 def curve_chart(found: Mapping[str, Curve]) -> Chart | None:
@@ -137,7 +139,7 @@ def curve_chart(found: Mapping[str, Curve]) -> Chart | None:
         title="Training curves",
         caption="Mean loss (nats per token) on the run's own training set, by step: levels of different sets are not "
         "comparable, shapes are." + averaged,
-        height=_HEAD + max(_PLOT, _LINE * len(found)) + _FOOT + 8,
+        height=_HEAD + max(_PLOT, NAME_ROW * len(found)) + _FOOT + 8,
         marks=marks,
     )
 
@@ -166,8 +168,8 @@ def _named_lines(found: Mapping[str, Curve], x: Scale, y: Scale, width: float) -
     """Return the lines, and their names at the right, in the order of the lines' ends and apart from each other."""
     style = {name: f"series-{place % SERIES}" for place, name in enumerate(found)}
     ordered = sorted(found, key=lambda name: (-float(found[name].losses[-1]), name))
-    bottom = max(y.start, _HEAD + _LINE * len(found))
-    places = _apart([y(float(found[name].losses[-1])) for name in ordered], bottom)
+    bottom = max(y.start, _HEAD + NAME_ROW * len(found))
+    places = apart([y(float(found[name].losses[-1])) for name in ordered], bottom)
     column = x.start + x.length + 22
     marks = []
     for name, place in zip(ordered, places, strict=True):
@@ -185,12 +187,12 @@ def _named_lines(found: Mapping[str, Curve], x: Scale, y: Scale, width: float) -
     return marks
 
 
-def _apart(wanted: Sequence[float], bottom: float) -> list[float]:
+def apart(wanted: Sequence[float], bottom: float) -> list[float]:
     """Move sorted heights as little as needed, so that names neither overlap nor fall below the bottom."""
     places: list[float] = []
     for height in wanted:
-        places.append(max(height, places[-1] + _LINE) if places else height)
+        places.append(max(height, places[-1] + NAME_ROW) if places else height)
     for place in reversed(range(len(places))):
-        below = places[place + 1] - _LINE if place + 1 < len(places) else bottom
+        below = places[place + 1] - NAME_ROW if place + 1 < len(places) else bottom
         places[place] = min(places[place], below)
     return places

@@ -30,6 +30,7 @@ SERIES = 8
 """How many series the style sheet tells apart; further ones begin again."""
 
 _PANELS_A_ROW = 7
+_MOST_PANELS = 21
 _VERDICT_OK = "ok"
 
 
@@ -49,7 +50,8 @@ _ROW, _HEAD, _FOOT, _BLOCK_GAP = 26.0, 34.0, 26.0, 18.0
 
 def _evaluation(entries: Sequence[Entry], evaluator: str, names: Sequence[str]) -> Chart:
     gutter = Gutter(names=[entry.label for entry in entries])
-    shared = _shared_prefix(names)
+    shared, more = _shared_prefix(names), len(names) - _MOST_PANELS
+    names = names[:_MOST_PANELS]
     marks: list[Mark] = []
     height = _HEAD + _ROW * len(entries) + _FOOT
     blocks = [names[start : start + _PANELS_A_ROW] for start in range(0, len(names), _PANELS_A_ROW)]
@@ -66,7 +68,8 @@ def _evaluation(entries: Sequence[Entry], evaluator: str, names: Sequence[str]) 
         name=f"evaluation-{evaluator}",
         title=f"Evaluation: {about}",
         caption="Dots are values, bars one standard error to each side. Every panel has its own axis; the dashed line "
-        "carries the first run's value down, to compare with. A ring marks the best finished run.",
+        "carries the first run's value down, to compare with. A ring marks the best finished run."
+        + (f" {more} more metrics are not drawn." if more > 0 else ""),
         height=len(blocks) * (height + _BLOCK_GAP) - _BLOCK_GAP,
         marks=marks,
     )

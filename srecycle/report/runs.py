@@ -1,5 +1,6 @@
 """Reading finished runs back from the store, and laying their figures out as a comparison."""
 
+import difflib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -122,3 +123,9 @@ def brief(override: str) -> str:
 def _told_apart(run: Run, common: set[str]) -> str:
     own = [brief(item) for item in run.overrides if item not in common and not item.startswith(_UNTOLD)]
     return f"{run.name} ({', '.join(own)})" if own else run.name
+
+
+def similar(name: str, known: Iterable[str]) -> str:
+    """Return the end of an error message: the known name that was likely meant, or nothing."""
+    close = difflib.get_close_matches(name, sorted(known), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""

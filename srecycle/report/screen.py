@@ -18,20 +18,22 @@ if TYPE_CHECKING:
 _SHOWN_DIFFERENCES = 4
 _DIFFERENCE_WIDTH = 90
 _WIDTH_WHERE_PIPED = 160
-_MOST_FIGURES = 8
+_MOST_FIGURES = 6
+_NAME = 40
 
 
 def show_runs(runs: Sequence[Run]) -> None:
     """Print one line a run: evaluation figures with standard errors, rows kept, teacher requests, seconds."""
     names, hidden = _shown(runs)[:_MOST_FIGURES], max(len(_shown(runs)) - _MOST_FIGURES, 0)
     table = Table(title="Runs (value ± standard error)", title_justify="left", box=box.SIMPLE, pad_edge=False)
-    table.add_column("run", overflow="fold", min_width=16)
+    named = labels(runs)
+    widest = max((len(name) for name in named.values()), default=0) + len(" (finished)")
+    table.add_column("run", overflow="fold", min_width=min(widest, _NAME))
     for name in names:
         table.add_column(_short(name, names), justify="right", no_wrap=True)
     paid = any(run.metrics.get(USD) for run in runs)
     for name in ("kept", "requests", *(["$"] if paid else []), "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
-    named = labels(runs)
     for run in runs:
         figures = evaluations(run)
         cells = [_cell(figures.get(name)) for name in names]

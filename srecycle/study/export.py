@@ -18,10 +18,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from srecycle.config import flattened
 from srecycle.errors import UserError
 from srecycle.progress import say
 from srecycle.report.runs import Run, brief, read_run, read_runs
-from srecycle.rows import kind_of
+from srecycle.rows import is_mixed, kind_of
 
 Line = Mapping[str, Any]
 FORMATS = ("alpaca", "sharegpt", "prompt_completion")
@@ -56,13 +57,14 @@ def run(options: argparse.Namespace) -> None:
 
 
 def found_run(name: str, store: Path) -> Run:
-    """Return a run by its folder, its id, or its name (the newest). Raises UserError where there is none."""
+    """Return a run by its folder, id or name (the newest with a training set). Raises UserError where there is none."""
     if (Path(name) / "run.json").is_file():
         return read_run(Path(name))
     runs = [one for one in read_runs(store) if name in (one.id, one.name)]
     if not runs:
         raise UserError(f"{store} has no run {name}: give its folder, or an id or name from srecycle-report's table")
-    return runs[-1]
+    with_a_set = [one for one in runs if one.artifact("assemble") is not None]
+    return (with_a_set or runs)[-1]
 
 
 def kept_rows(found: Run) -> list[Line]:
@@ -116,9 +118,10 @@ def _question(line: Line) -> str:
 
 def card(found: Run, kept: Sequence[Line], form: str, file: str) -> str:
     """Return the data card, in Markdown with the hub's front matter."""
-    kinds = Counter("mixed in" if ":" in line["id"] else kind_of(line["version"]) for line in kept)
+    kinds = Counter("mixed in" if is_mixed(line["id"]) else kind_of(line["version"]) for line in kept)
     stages = "\n".join(f"| {one['label']} | `{one['key']}` |" for one in found.stages)
-    choices = "\n".join(f"| {_cell(name)} | {_cell(choice)} |" for name, choice in sorted(found.choices.items()))
+    parts = {**found.choices, **_settings(found.config, "keep"), **_settings(found.config, "assemble")}
+    choices = "\n".join(f"| {_cell(name)} | {_cell(choice)} |" for name, choice in sorted(parts.items()))
     counts = "\n".join(f"| {kind} | {count} |" for kind, count in sorted(kinds.items()))
     overrides = " ".join(map(brief, found.overrides)).replace("`", "'")  # folders are nobody else's business
     return f"""---
@@ -150,6 +153,12 @@ Run `{found.id}`, by `srecycle {overrides}`.
 |---|---|
 {stages}
 """
+
+
+def _settings(config: Any, part: str) -> dict[str, Any]:
+    """Return what a part of the experiment is set to, less what says how it is computed."""
+    told = flattened(config.get(part) or {}) if isinstance(config, dict) else {}
+    return {f"{part}.{name}": value for name, value in told.items() if name.rpartition(".")[2] != "revision"}
 
 
 def _cell(text: object) -> str:

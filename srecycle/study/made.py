@@ -39,10 +39,11 @@ class Done:
         return dict(json.loads((folder / "provenance.json").read_text()))
 
 
-def made(settings: Sequence[Setting], group: str) -> list[Done]:
+def made(settings: Sequence[Setting], group: str) -> tuple[list[Done], dict[str, UserError]]:
     """Run every setting, each as a run of this group; what the store has is not made again.
 
-    A setting that fails doesn't stop the others. Raises UserError afterwards, where one did.
+    A setting that fails doesn't stop the others: it stands beside those that are made, with why. Raises UserError where
+    none is made.
     """
     done, failed = list[Done](), dict[str, UserError]()
     for place, setting in enumerate(settings, start=1):
@@ -56,10 +57,16 @@ def made(settings: Sequence[Setting], group: str) -> list[Done]:
             failed[label] = error
             continue
         done.append(Done(setting=setting, run=read_run(folder)))
+    if not done:
+        require_all(failed, settings)
+    return done, failed
+
+
+def require_all(failed: Mapping[str, UserError], settings: Sequence[Setting]) -> None:
+    """Raise UserError where a setting failed: what the others tell has been told by then."""
     if failed:
         label, first = next(iter(failed.items()))
         raise UserError(f"{len(failed)} of {len(settings)} settings failed, the others are made; {label}: {first}")
-    return done
 
 
 def _choices(setting: Setting) -> dict[str, str]:

@@ -23,8 +23,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from srecycle.errors import UserError
+from srecycle.rows import own_rows
 from srecycle.store import write_table
-from srecycle.study.made import Done, made
+from srecycle.study.made import Done, made, require_all
 from srecycle.study.matrix_chart import matrix_chart
 from srecycle.study.screen import number, show_table
 from srecycle.study.svg import svg
@@ -58,7 +60,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run the pairs, print the matrix, and write it where asked."""
     asked = sweep([*options.overrides, f"data.limit={options.rows}"], anything=True)
-    lines = ranked([line(one, asked.axes) for one in made(asked.settings, options.group)], asked.axes)
+    if not all("scores" in one.experiment.plan() for one in asked.settings):
+        raise UserError("with these selectors and filters nothing is scored: a matrix needs one that goes by a score")
+    done, failed = made(asked.settings, options.group)
+    lines = ranked([line(one, asked.axes) for one in done], asked.axes)
     names = [axis.name for axis in asked.axes]
     show_table(f"Pilot of {options.rows} rows", [*names, *FIGURES.values()], [_cells(one, names) for one in lines])
     if options.out is not None:
@@ -68,12 +73,13 @@ def run(options: argparse.Namespace) -> None:
         write_table(folder / "matrix.parquet", table)
         pyarrow.csv.write_csv(table, folder / "matrix.csv")
         (folder / "matrix.svg").write_text(svg(matrix_chart(asked.axes, lines)), encoding="utf-8")
+    require_all(failed, asked.settings)
 
 
 def line(done: Done, axes: Sequence[Axis]) -> Line:
     """Return the figures of a pair; None where it has none."""
     metrics = done.run.metrics
-    scores, training = done.table("scores", "scores"), done.table("assemble", "training")
+    scores, training = done.table("scores", "scores"), own_rows(done.table("assemble", "training"))
     kept = training.filter(training["kept"])
     usd = metrics.get("cost/usd")
     return {

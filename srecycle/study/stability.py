@@ -24,10 +24,10 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from srecycle.errors import UserError
-from srecycle.rows import PHASES
-from srecycle.study.made import Done, made
+from srecycle.rows import PHASES, Phase, own_rows
+from srecycle.study.made import Done, made, require_all
 from srecycle.study.screen import number, show_table
-from srecycle.study.sweep import Axis, sweep
+from srecycle.study.sweep import Axis, Setting, sweep
 
 Line = dict[str, Any]
 SCORED = ("ifd", "r_ifd")
@@ -57,9 +57,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run the settings, hold them against the first, and write what was found where asked."""
     asked = sweep(options.overrides, anything=True)
+    if options.bootstrap < 0:
+        raise UserError(f"--bootstrap {options.bootstrap} is no number of resamples: give 0 for none, or some hundreds")
     if len(asked.settings) < 2 and not options.bootstrap:
         raise UserError("one setting alone can't be compared: give an override several values, or --bootstrap N")
-    read = [selection(one) for one in made(asked.settings, options.group)]
+    _require_same_rows(asked.settings)
+    done, failed = made(asked.settings, options.group)
+    read = [selection(one) for one in done]
     lines = [
         {**{axis.name: one.done.setting.values[axis.name] for axis in asked.axes}, **compared(read[0], one)}
         for one in read
@@ -73,6 +77,7 @@ def run(options: argparse.Namespace) -> None:
         pyarrow.csv.write_csv(pa.Table.from_pylist(lines), folder / "stability.csv")
         changed = [flip for one in read[1:] for flip in flips(read[0], one)]
         pyarrow.csv.write_csv(pa.Table.from_pylist(changed, schema=_FLIPS), folder / "flips.csv")
+    require_all(failed, asked.settings)
 
 
 class Selection:
@@ -86,20 +91,23 @@ class Selection:
         self.kept: npt.NDArray[np.bool_] = training["kept"].to_numpy(zero_copy_only=False)
         self.version = np.array(training["version"].to_pylist(), dtype=object)
         self.decisions = {phase: order[phase] for phase in PHASES}
+        # After other instructions the names differ in any case: a phase decides whether the challenger is taken.
+        self.taken: dict[Phase, npt.NDArray[np.bool_]] = {
+            phase: pc.not_equal(table["chosen"], table["incumbent"]).to_numpy(zero_copy_only=False)
+            for phase, table in self.decisions.items()
+        }
         self.scores = scores
 
 
 def selection(done: Done) -> Selection:
     """Read what a run took and kept; rows that were mixed in are nobody's choice, and left out."""
-    training = done.table("assemble", "training")
-    training = training.filter(pc.invert(pc.match_substring(training["id"], ":")))
+    training = own_rows(done.table("assemble", "training"))
     tables = {phase: done.table(f"select_{phase}", "decisions") for phase in PHASES} | {"training": training}
     return Selection(done, tables, done.table("scores", "scores") if done.run.artifact("scores") else None)
 
 
 def compared(first: Selection, other: Selection) -> Line:
     """Return the figures of a setting beside the first's; None where a figure has no meaning."""
-    _require_same_rows(first, other)
     everything = np.arange(len(first.ids))
     return {
         "kept": int(other.kept.sum()),
@@ -135,8 +143,7 @@ def _overlap(first: Selection, other: Selection, rows: npt.NDArray[np.int64]) ->
         "jaccard": pairs / (int(a.sum()) + int(b.sum()) - pairs) if either else None,
     }
     for phase in PHASES:
-        chosen = [np.array(one.decisions[phase]["chosen"].to_pylist(), dtype=object)[rows] for one in (first, other)]
-        figures[f"flipped/{phase}"] = float((chosen[0] != chosen[1]).mean())
+        figures[f"flipped/{phase}"] = float((first.taken[phase] != other.taken[phase])[rows].mean())
     return figures
 
 
@@ -156,7 +163,8 @@ def flips(first: Selection, other: Selection) -> list[Line]:
     """Return every decision that differs from the first setting's."""
     found = []
     for phase in PHASES:
-        before, after = (one.decisions[phase].to_pylist() for one in (first, other))
+        differ = pa.array(first.taken[phase] != other.taken[phase])
+        before, after = (one.decisions[phase].filter(differ).to_pylist() for one in (first, other))
         found += [
             {
                 "id": one["id"],
@@ -170,7 +178,6 @@ def flips(first: Selection, other: Selection) -> list[Line]:
                 "reason": two["reason"],
             }
             for one, two in zip(before, after, strict=True)
-            if one["chosen"] != two["chosen"]
         ]
     return found
 
@@ -189,11 +196,13 @@ def _rank_correlation(first: pa.Table | None, other: pa.Table | None, name: str)
     return float(spearmanr(a, b).statistic)
 
 
-def _require_same_rows(first: Selection, other: Selection) -> None:
-    if first.ids != other.ids:
+def _require_same_rows(settings: Sequence[Setting]) -> None:
+    """Refuse, before anything is paid for, settings that select from different rows."""
+    sources = {one.experiment.plan()["source"].key for one in settings}
+    if len(sources) > 1:
         raise UserError(
-            f"{first.done.run.name} and {other.done.run.name} select from different rows: a seed that draws the data "
-            "(data.seed, or seed where data takes it) can't vary here; vary teacher.seed, or a selector's"
+            "these settings select from different rows: a seed that draws the data (data.seed, or seed where data "
+            "takes it) can't vary here; vary teacher.seed, or a selector's"
         )
 
 

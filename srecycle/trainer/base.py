@@ -1,14 +1,14 @@
 """What a trainer is, and the stage that runs it (step 6 of the method).
 
-In: the training set, of which only kept rows count. Out: `adapter/`, or `model/` where all weights were trained (each
-safetensors, tokenizer and a model card), `curve.parquet`, and counts of what was trained on and what could not be, with
-reasons. A training set with nothing to train on is an error, not a run.
+In: the training set, of which only kept rows count, and for trainers that learn from them the preference pairs. Out:
+`adapter/`, or `model/` where all weights were trained (each safetensors, tokenizer and a model card), `curve.parquet`,
+and counts of what was trained on and what could not be, with reasons. Nothing to train on is an error, not a run.
 """
 
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,6 +25,9 @@ from srecycle.student.encoding import Encoded, anchor_ids, encode, token_ids
 from srecycle.student.model import Loaded
 from srecycle.student.template import UNRENDERABLE, Template, UnrenderableError, end_ids
 from srecycle.trainer.card import lineage, write_card
+from srecycle.trainer.checkpoints import saved
+from srecycle.trainer.pairs import PairSet, Which, found_pairs, pair_set
+from srecycle.trainer.preferences import Preferences
 
 CURVE_SCHEMA = pa.schema(
     [
@@ -48,13 +51,15 @@ SCORES = ("ifd", "loss_y_given_x")
 class TrainingSet:
     """Encoded rows in order (the target of each is what is trained on), and why others are missing, by row id.
 
-    `ids` and `scores` (columns by name, None where a row has no score) stand in the order of `sequences`.
+    `ids` and `scores` (columns by name, None where a row has no score) stand in the order of `sequences`. `pairs` are
+    there for a trainer that learns from them, and `sequences` for one that learns from rows.
     """
 
     sequences: Sequence[Encoded]
     refused: dict[str, str]
     ids: Sequence[str]
     scores: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
+    pairs: PairSet | None = None
 
 
 @component
@@ -62,6 +67,15 @@ class Trainer(Component, ABC):
     """Fine-tunes a student."""
 
     trains: ClassVar[bool] = True
+    methods: ClassVar[tuple[str, ...]] = ("sft",)
+    """What it does, in order: "sft" learns from rows, "dpo" from pairs."""
+    trains_merged: ClassVar[bool] = True
+    """Whether it can train a student with adapters merged in, as a student has from the second round on."""
+
+    @property
+    def which_pairs(self) -> Which | None:
+        """The preference pairs that it learns from; None is none."""
+        return None
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -101,12 +115,13 @@ class NoTrainer(Trainer):
 
 @component
 class Train(Stage):
-    """Fine-tunes the student on the kept rows."""
+    """Fine-tunes the student on the kept rows, on preference pairs, or on both."""
 
     training: Assemble
     trainer: Trainer
     student: Student
     template: Template
+    preferences: Preferences | None = None
 
     @property
     def name(self) -> str:
@@ -118,30 +133,54 @@ class Train(Stage):
         self.trainer.check(self.student)
 
     def run(self, work: Work) -> Metrics:
-        """Encode the kept rows, and train on them."""
+        """Encode what the trainer learns from, and train on it."""
         if not self.trainer.trains:
             return {"rows": 0}
+        kept = self._kept(work) if "sft" in self.trainer.methods else []
+        lines, counts = self._lines(work)
+        loaded = self.trainer.load(self.student)
+        data = training_set(loaded, self.template, kept)
+        if kept and not data.sequences:
+            why = ", ".join(f"{count} {reason}" for reason, count in Counter(data.refused.values()).items())
+            raise UserError(f"nothing to train on: all {len(kept)} kept rows were refused ({why})")
+        if self.trainer.which_pairs:
+            data = replace(data, pairs=pair_set(loaded, self.template, lines, counts))
+        metrics = self.trainer.fit(loaded, data, self.student, work)
+        metrics = {**(_counts(data) if kept else {}), **(data.pairs.metrics if data.pairs else {}), **metrics}
+        with saved(work.folder):
+            write_card(
+                work.folder, self.student, identity(self.trainer), lineage(self), metrics, methods=self.trainer.methods
+            )
+        return metrics
+
+    def _kept(self, work: Work) -> list[dict[str, Any]]:
         table = work.read(self.training).table("training")
         kept = table.filter(table["kept"]).to_pylist()
         if not kept:
             reasons = Counter(table["reason"].to_pylist())
             why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(4))
             raise UserError(f"nothing to train on: none of {len(table)} rows was kept ({why}); loosen the keep filters")
-        loaded = self.trainer.load(self.student)
-        data = training_set(loaded, self.template, kept)
-        if not data.sequences:
-            why = ", ".join(f"{count} {reason}" for reason, count in Counter(data.refused.values()).items())
-            raise UserError(f"nothing to train on: all {len(kept)} kept rows were refused ({why})")
-        metrics = self.trainer.fit(loaded, data, self.student, work)
-        metrics = {
-            "rows": len(data.sequences),
-            **{f"refused/{why}": count for why, count in sorted(Counter(data.refused.values()).items())},
-            "context_truncated": sum(sequence.context_lost > 0 for sequence in data.sequences),
-            "target_tokens": sum(sequence.target_tokens for sequence in data.sequences),
-            **metrics,
-        }
-        write_card(work.folder, self.student, identity(self.trainer), lineage(self), metrics)
-        return metrics
+        return list(kept)
+
+    def _lines(self, work: Work) -> tuple[list[dict[str, Any]], Metrics]:
+        """Return the pairs to train on as texts, and counts of all."""
+        which = self.trainer.which_pairs
+        if which is None:
+            return [], {}
+        assert self.preferences is not None, "the plan has preferences where the trainer learns from pairs"
+        made = work.read(self.preferences)
+        lines, counts = found_pairs(made.table("preferences"), which)
+        apart = "not_comparable/instruction_phase"
+        return lines, {**counts, apart: made.metrics[apart]}
+
+
+def _counts(data: TrainingSet) -> Metrics:
+    return {
+        "rows": len(data.sequences),
+        **{f"refused/{why}": count for why, count in sorted(Counter(data.refused.values()).items())},
+        "context_truncated": sum(sequence.context_lost > 0 for sequence in data.sequences),
+        "target_tokens": sum(sequence.target_tokens for sequence in data.sequences),
+    }
 
 
 def training_set(loaded: Loaded, template: Template, kept: Sequence[dict[str, Any]]) -> TrainingSet:

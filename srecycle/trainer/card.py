@@ -1,6 +1,7 @@
 """The model card of a training: what was trained on what, by which settings, with which figures.
 
-Deterministic: two equal trainings write the same card. Texts that come from outside (paths, names) stand in JSON blocks
+Deterministic: two equal trainings write the same card, in whatever folders: a local base stands as its folder's name and
+content, everything before it as in its stage's identity. Texts that come from outside (paths, names) stand in JSON blocks
 only, with what could end such a block escaped, so a card never renders them.
 """
 
@@ -14,37 +15,56 @@ from srecycle.stage import Metrics, Stage
 from srecycle.student import Student
 
 
-def lineage(stage: Stage) -> list[str]:
-    """Return the name and key of a stage and of all that it rests on, nearest first."""
-    found: dict[str, None] = {}
+def lineage(stage: Stage) -> list[Canonical]:
+    """Return the name, key and identity of a stage and of all that it rests on, nearest first."""
+    found: dict[str, Stage] = {}
     waiting = [stage]
     while waiting:
         one = waiting.pop(0)
-        if (line := f"{one.name} {one.key}") not in found:
-            found[line] = None
+        if one.key not in found:
+            found[one.key] = one
             waiting += one.inputs
-    return list(found)
+    return [{"stage": one.name, "key": key, **one.payload} for key, one in found.items()]
 
 
-def write_card(folder: Path, student: Student, settings: Canonical, lineage: Sequence[str], metrics: Metrics) -> None:
-    """Write `README.md` into what was trained, `adapter/` or `model/`."""
+_LOSS = {"sft": "nats per target token", "dpo": "of the preference loss, per pair"}
+
+
+def write_card(
+    folder: Path,
+    student: Student,
+    settings: Canonical,
+    lineage: Sequence[Canonical],
+    metrics: Metrics,
+    *,
+    methods: Sequence[str] = ("sft",),
+) -> None:
+    """Write `README.md` into what was trained, `adapter/` or `model/`; the figures' loss is that of the last method."""
     for name, library in (("adapter", "peft"), ("model", "transformers")):
         if (folder / name).is_dir():
-            text = _card(student, settings, lineage, metrics, library)
+            text = _card(student, settings, lineage, metrics, library=library, methods=methods)
             (folder / name / "README.md").write_text(text, encoding="utf-8")
 
 
-def _card(student: Student, settings: Canonical, lineage: Sequence[str], metrics: Metrics, library: str) -> str:
+def _card(
+    student: Student,
+    settings: Canonical,
+    lineage: Sequence[Canonical],
+    metrics: Metrics,
+    *,
+    library: str,
+    methods: Sequence[str],
+) -> str:
     base = student.base
-    header = {"library_name": library, "tags": ["srecycle", "selective-reflection-tuning", "sft"]}
+    header = {"library_name": library, "tags": ["srecycle", "selective-reflection-tuning", *methods]}
     if base.get("revision"):  # a hub id: a local path is no place that the hub could link to
         header["base_model"] = str(base["base_model_name_or_path"])
     front = "\n".join(f"{name}: {json.dumps(value)}" for name, value in sorted(header.items()))
     loss = metrics.get("loss/last_tenth")
     parts = (
-        ("Base model", base),
+        ("Base model", _named(student)),
         ("Settings", settings),
-        ("Lineage: the keys of the stages that this rests on, nearest first", list(lineage)),
+        ("Lineage: the stages that this rests on, nearest first", list(lineage)),
         ("Training figures", metrics),
     )
     blocks = "\n".join(f"## {title}\n\n{_block(content)}\n" for title, content in parts)
@@ -52,8 +72,17 @@ def _card(student: Student, settings: Canonical, lineage: Sequence[str], metrics
         f"---\n{front}\n---\n\n# A student fine-tuned by srecycle\n\n"
         "Trained on what it selected itself from a teacher's reflections "
         "(Selective Reflection-Tuning, [arXiv:2402.10110](https://arxiv.org/abs/2402.10110)). "
-        f"Mean loss over the last tenth of the steps: {loss:.6g} nats per target token.\n\n{blocks}"
+        f"Mean loss over the last tenth of the steps: {loss:.6g} {_LOSS[methods[-1]]}.\n\n{blocks}"
     )
+
+
+def _named(student: Student) -> dict[str, Any]:
+    """Name the base model, and what is merged into it, without saying where it lies here."""
+    base = student.base
+    if base.get("revision"):
+        return dict(base)
+    name = Path(student.path).expanduser().resolve().name
+    return {**base, "base_model_name_or_path": name, "content": student.resolved()["path"]}
 
 
 def _block(content: Any) -> str:

@@ -36,6 +36,18 @@ def written(checkpoints: Path, step: int) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def saved(folder: Path) -> Iterator[None]:
+    """Say what to do where what was trained can't be written: its last step has a checkpoint, so none is done again."""
+    try:
+        yield
+    except Exception as error:  # as above, and tokenizers has one of its own
+        raise UserError(
+            f"what was trained can't be written to {folder} ({' '.join(str(error).split())[:200]}); the last "
+            "checkpoint is whole: free some space, and run the same command again"
+        ) from error
+
+
 def last_whole(checkpoints: Path) -> str | None:
     """Return the newest checkpoint that was written to its end, or None."""
     whole = [path.parent for path in checkpoints.glob(f"checkpoint-*/{FINISHED}")]

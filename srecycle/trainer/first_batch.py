@@ -39,7 +39,17 @@ def check_first_batch(trainer: "SFTTrainer", layout: Layout, data: TrainingSet) 
             f"training can't begin: the student's loss is {together} on the first rows ({named}); use "
             "student.dtype=float32 or bfloat16, and check that its weights are whole"
         )
-    if len(rows) > 1 and layout.packed:
+    if layout.packed:
+        _check_packed(trainer, layout, data, places)
+
+
+def _check_packed(trainer: "SFTTrainer", layout: Layout, data: TrainingSet, places: Sequence[int]) -> None:
+    """Raise UserError where packed rows see each other: in the first micro-batch, or the first bin of several rows."""
+    if sum(len(layout.entries[place]) for place in places) < 2:
+        places = [place for place, entry in enumerate(layout.entries) if len(entry) > 1][:1]
+    sequences = [data.sequences[row] for place in places for row in layout.entries[place]]
+    if sequences:
+        together = _loss(trainer, trainer.data_collator([{"place": place} for place in places]))
         alone = _loss(trainer, _one_by_one(sequences))
         exact = str(trainer.model.dtype) == "torch.float32" and not trainer.args.bf16
         if abs(together - alone) > (_TOLERANCE if exact else _COARSE) * alone:

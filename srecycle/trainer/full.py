@@ -1,12 +1,15 @@
 """Full fine-tuning, as in the paper (section 4.1): every weight is trained, and the artifact is a whole model."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
 
 from srecycle.config import component
 from srecycle.stage import Work
 from srecycle.student import Student
 from srecycle.student.model import Loaded
+from srecycle.trainer.checkpoints import saved
 from srecycle.trainer.sft import SupervisedTrainer
 
 
@@ -18,7 +21,9 @@ class FullTrainer(SupervisedTrainer):
     a step at this learning rate is smaller than what bfloat16 can add to a weight.
     """
 
-    learning_rate: float = 2e-5
+    revision: ClassVar[int] = 2
+
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-5
 
     def prepared(self, loaded: Loaded) -> Mapping[str, Any]:
         """Return the student with weights that small steps can move."""
@@ -31,5 +36,6 @@ class FullTrainer(SupervisedTrainer):
         dtype = getattr(torch, student.dtype)
         if weights is not None:
             weights = {name: weight.to(dtype) for name, weight in weights.items()}
-        model.to(dtype).save_pretrained(work.folder / "model", state_dict=weights, safe_serialization=True)
-        loaded.tokenizer.save_pretrained(work.folder / "model")
+        with saved(work.folder):
+            model.to(dtype).save_pretrained(work.folder / "model", state_dict=weights, safe_serialization=True)
+            loaded.tokenizer.save_pretrained(work.folder / "model")

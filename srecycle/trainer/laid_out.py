@@ -1,4 +1,7 @@
-"""TRL's trainers on rows as we laid them out."""
+"""TRL's trainers on rows as we laid them out.
+
+A training that was stopped between its last step and its artifact is resumed with no step left to do.
+"""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -36,6 +39,12 @@ def laid_out_kind(kind: type[Any], layout: Layout) -> type[Any]:
 
         def create_model_card(self, *_: Any, **__: Any) -> None:
             """Write no card into checkpoints: what is trained gets ours."""
+
+        def _run_epoch(self, **named: Any) -> None:
+            if self.state.global_step < self.state.max_steps:
+                super()._run_epoch(**named)
+            else:  # transformers stops only behind a step: in the middle of a pass it would do one too many
+                self.control.should_training_stop = True
 
         def _save_checkpoint(self, model: Any, trial: Any) -> None:
             require_finite(self.model)

@@ -1,6 +1,7 @@
 """LoRA (arXiv:2106.09685) by PEFT: a low-rank adapter is trained, the student's own weights stay."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,11 @@ from srecycle.errors import UserError
 from srecycle.stage import Work
 from srecycle.student import Student
 from srecycle.student.model import Loaded
+from srecycle.trainer.checkpoints import saved
 from srecycle.trainer.sft import SupervisedTrainer
+
+_REFUSED = re.compile(r"target.modules?|targeted|incompatible|lm_head", re.IGNORECASE)
+"""What PEFT's errors have in common that are about the modules it is to adapt."""
 
 
 @component
@@ -24,7 +29,7 @@ class LoRATrainer(SupervisedTrainer):
     processes share its weights out, and not for a training that the store already has.
     """
 
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
 
     rank: Annotated[int, Field(ge=1)] = 16
     alpha: Annotated[float, Field(gt=0)] = 32
@@ -55,11 +60,11 @@ class LoRATrainer(SupervisedTrainer):
 
     @contextmanager
     def refusals(self) -> Iterator[None]:
-        """PEFT names the modules that the model lacks."""
+        """PEFT names the modules that the model lacks, or that it can't adapt."""
         try:
             yield
         except ValueError as error:
-            if "arget modules" not in str(error) and "lm_head" not in str(error):
+            if not _REFUSED.search(str(error)):
                 raise
             raise UserError(f"trainer.target_modules={self.target_modules}: {error}") from error
 
@@ -68,15 +73,17 @@ class LoRATrainer(SupervisedTrainer):
         save_adapter(model, weights, loaded, student, work.folder / "adapter")
         if self.merge and weights is None:
             merged = model.merge_and_unload(safe_merge=True)
-            merged.save_pretrained(work.folder / "merged", safe_serialization=True)
-            loaded.tokenizer.save_pretrained(work.folder / "merged")
+            with saved(work.folder):
+                merged.save_pretrained(work.folder / "merged", safe_serialization=True)
+                loaded.tokenizer.save_pretrained(work.folder / "merged")
 
 
 def save_adapter(model: Any, weights: Any, loaded: Loaded, student: Student, folder: Path) -> None:
     """Write a PEFT model's adapter and tokenizer; the adapter's configuration names the base as the student does."""
-    model.save_pretrained(folder, state_dict=weights, safe_serialization=True)
-    _tidy(folder, student.base)
-    loaded.tokenizer.save_pretrained(folder)
+    with saved(folder):
+        model.save_pretrained(folder, state_dict=weights, safe_serialization=True)
+        _tidy(folder, student.base)
+        loaded.tokenizer.save_pretrained(folder)
 
 
 def _tidy(adapter: Path, base: Mapping[str, str | None]) -> None:

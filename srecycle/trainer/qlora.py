@@ -17,7 +17,8 @@ from srecycle.trainer.lora import LoRATrainer
 class QLoRATrainer(LoRATrainer):
     """LoRA on 4-bit weights; `double_quantization` also quantises their scales. Computes in `student.dtype`."""
 
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
+    trains_merged: ClassVar[bool] = False
 
     double_quantization: bool = True
 

@@ -7,6 +7,7 @@ drawn batch by batch. Identity: everything else that moves a weight.
 """
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from srecycle.student import Student
 from srecycle.student.model import Loaded
 from srecycle.trainer.arguments import sft_arguments, shared_arguments
 from srecycle.trainer.base import CURVE_SCHEMA, Trainer, TrainingSet
-from srecycle.trainer.checkpoints import last_whole, resumed_step
+from srecycle.trainer.checkpoints import last_whole, resumed_step, saved
 from srecycle.trainer.first_batch import check_first_batch
 from srecycle.trainer.laid_out import gathered_weights, sft_trainer
 from srecycle.trainer.layout import Tokens, count_tokens, laid_out
@@ -168,7 +169,7 @@ class SupervisedTrainer(Trainer, ABC):
             )
         counted = count_tokens(passes, layout, data.sequences)
         checkpoints = work.scratch / "checkpoints"
-        _without_dropout(loaded.model)
+        without_dropout(loaded.model)
         with quiet_libraries():
             with self.refusals():
                 trainer = sft_trainer(
@@ -198,7 +199,8 @@ class SupervisedTrainer(Trainer, ABC):
         weights = gathered_weights(trainer)
         if trainer.is_world_process_zero():
             self.save(trainer.accelerator.unwrap_model(trainer.model), weights, loaded, student, work)
-            work.write("curve", curve)
+            with saved(work.folder):
+                work.write("curve", curve)
         return self._metrics(curve, passes, counted, len(data.sequences))
 
     def _metrics(self, curve: pa.Table, passes: Passes, counted: list[Tokens], rows: int) -> Metrics:
@@ -218,15 +220,31 @@ class SupervisedTrainer(Trainer, ABC):
         }
 
 
-def _without_dropout(model: Any) -> None:
-    """Turn off the student's own dropout (GPT-2's, say): only what the settings say may be left to chance."""
-    from torch import nn
+def without_dropout(model: Any) -> None:
+    """Turn off the student's own dropout: only what the settings say may be left to chance.
+
+    Architectures keep it in modules (GPT-2), in their own modules' numbers (OPT, BLOOM), or read it from the config.
+    """
+    from torch.nn.modules.dropout import _DropoutNd
+    from transformers import PretrainedConfig
 
     for module in model.modules():
-        if isinstance(module, nn.Dropout):
+        if isinstance(module, _DropoutNd):
             module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
+        _zero_dropout(module)
+        config = getattr(module, "config", None)
+        if isinstance(config, PretrainedConfig):
+            for one in (config, *(part for part in vars(config).values() if isinstance(part, PretrainedConfig))):
+                _zero_dropout(one)
+
+
+_DROPOUT = re.compile(r"(\w+_)?(dropout|pdrop|layerdrop)(_p|_prob|_rate)?")
+
+
+def _zero_dropout(holder: Any) -> None:
+    for name, value in list(vars(holder).items()):
+        if isinstance(value, float) and _DROPOUT.fullmatch(name):
+            setattr(holder, name, 0.0)
 
 
 def _curve(history: list[dict[str, Any]], counted: list[Tokens]) -> pa.Table:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from srecycle.errors import UserError
 from srecycle.progress import Meter, metered, say
 from srecycle.store import write_json
-from srecycle.trainer.checkpoints import FINISHED, drop_halves, resumed_step
+from srecycle.trainer.checkpoints import FINISHED, drop_halves, last_whole, resumed_step
 from srecycle.trainer.order import Passes
 
 if TYPE_CHECKING:
@@ -65,10 +65,11 @@ def stopped(passes: Passes, ids: Sequence[str], scratch: Path, step: int, seen: 
     rows = [ids[row] for row in passes.at(step)]
     write_json(scratch / STOPPED, {"step": step, "rows": rows, "seen": seen})
     more = f" and {len(rows) - _NAMED_ROWS} more, in {scratch / STOPPED}" if len(rows) > _NAMED_ROWS else ""
+    last = last_whole(scratch / "checkpoints")
+    kept = f"The checkpoint of step {resumed_step(last)} is kept" if last else "No checkpoint was written before"
     return UserError(
         f"training stopped: {seen} at step {step}, on rows {', '.join(rows[:_NAMED_ROWS])}{more}; lower "
-        "trainer.learning_rate, or use student.dtype=float32. The last good checkpoint is kept, and a run with other "
-        "settings is new"
+        f"trainer.learning_rate, or use student.dtype=float32. {kept}, and a run with other settings is new"
     )
 
 

@@ -30,7 +30,11 @@ from srecycle.student import Likelihoods, PromptTemplate, Student
 from srecycle.teacher.openai import OpenAITeacher
 from srecycle.teacher.scripted import ScriptedTeacher
 from srecycle.tracker.jsonl import JsonlTracker
-from srecycle.trainer import NoTrainer
+from srecycle.trainer import NoTrainer, Train
+from srecycle.trainer.dpo import DPOTrainer
+from srecycle.trainer.lora import LoRATrainer
+from srecycle.trainer.preferences import Preferences
+from srecycle.trainer.sft_dpo import SFTThenDPOTrainer
 
 PAPER = {"instruction": IFD(), "response": ReversedIFD()}
 NEVER = {"instruction": Never(), "response": Never()}
@@ -138,6 +142,23 @@ def test_plan_until_a_stage_ends_with_it(
         assert all(plan[name].key == whole[name].key for name in plan if name in whole)
     for place, stage in enumerate(plan.values()):
         assert all(one in list(plan.values())[:place] for one in stage.inputs)
+
+
+@pytest.mark.parametrize("scope", ["all", "chosen"])
+def test_plan_has_preferences_only_where_the_trainer_learns_from_pairs(parts: dict[str, Any], scope: Any) -> None:
+    parts |= {"reflection": _wording(scope)}
+    first, pairs = LoRATrainer(), DPOTrainer()
+    plain = Experiment(**(parts | {"trainer": first})).plan()
+    assert "preferences" not in plain
+    for trainer in (pairs, SFTThenDPOTrainer(sft=first, dpo=pairs)):
+        plan = Experiment(**(parts | {"trainer": trainer})).plan()
+        names = list(plan)
+        assert names[names.index("assemble") :] == ["assemble", "preferences", "train", "evaluate/none"]
+        made, train = plan["preferences"], plan["train"]
+        assert isinstance(made, Preferences) and isinstance(train, Train) and train.preferences is made
+        assert (made.instruction, made.decisions) == (plan["select_instruction"], plan["select_response"])
+        assert made.training is plan["assemble"] and made in train.inputs
+        assert [plan[name].key for name in names[:-3]] == [plain[name].key for name in names[:-3]]
 
 
 def test_plan_until_an_unknown_stage_names_those_that_there_are(parts: dict[str, Any]) -> None:

@@ -4,20 +4,19 @@
   for (const element of document.querySelectorAll(".scripted")) element.hidden = false;
 
   const value = (row, column) => {
-    const raw = row.children[column].dataset.value;
-    return raw === "" ? null : raw !== undefined && !Number.isNaN(Number(raw)) ? Number(raw) : raw;
+    const cell = row.children[column];
+    const raw = cell.dataset.value ?? cell.textContent.trim();
+    return raw === "" ? null : Number.isNaN(Number(raw)) ? raw : Number(raw);
   };
 
   // Rows without a value stay last in both directions: missing is neither small nor large.
+  const compared = (one, other) =>
+    typeof one === "number" && typeof other === "number" ? one - other : String(one).localeCompare(String(other), undefined, { numeric: true });
   const sort = (table, column, direction) => {
     const sign = direction === "ascending" ? 1 : -1;
-    const rows = [...table.tBodies[0].rows];
-    rows.sort((first, second) => {
-      const [one, other] = [value(first, column), value(second, column)];
-      if (one === null || other === null) return (one === null) - (other === null);
-      return sign * (typeof one === "number" && typeof other === "number" ? one - other : String(one).localeCompare(String(other)));
-    });
-    table.tBodies[0].append(...rows);
+    const rows = [...table.tBodies[0].rows].map((row) => [value(row, column), row]);
+    rows.sort(([one], [other]) => (one === null || other === null ? (one === null) - (other === null) : sign * compared(one, other)));
+    table.tBodies[0].append(...rows.map(([, row]) => row));
   };
 
   for (const button of document.querySelectorAll("th[aria-sort] button")) {
@@ -31,20 +30,24 @@
     });
   }
 
-  document.getElementById("filter")?.addEventListener("input", (event) => {
-    const wanted = event.target.value.trim().toLowerCase();
-    for (const element of document.querySelectorAll("[data-run]")) {
-      element.hidden = !element.dataset.run.toLowerCase().includes(wanted);
-    }
+  const filter = document.getElementById("filter");
+  const group = document.getElementById("group");
+  const lines = [...document.querySelectorAll("table.compared tbody tr")];
+  const narrow = () => {
+    const wanted = filter.value.trim().toLowerCase();
+    const shown = lines.filter((line) =>
+      (!group?.value || line.dataset.group === group.value) && `${line.dataset.run} ${line.dataset.words}`.toLowerCase().includes(wanted));
+    const names = new Set(shown.map((line) => line.dataset.run));
+    for (const element of document.querySelectorAll("[data-run]")) element.hidden = !names.has(element.dataset.run);
+    document.getElementById("filtered").textContent = names.size < lines.length ? `${names.size} of ${lines.length}` : "";
+  };
+  filter?.addEventListener("input", narrow);
+  group?.addEventListener("change", narrow);
+  addEventListener("keydown", (event) => {
+    if (event.key !== "/" || event.ctrlKey || event.metaKey || event.target.closest?.("input, select, textarea")) return;
+    event.preventDefault();
+    filter?.focus();
   });
-
-  for (const select of document.querySelectorAll("select.outcomes")) {
-    select.addEventListener("change", () => {
-      for (const one of select.closest("details").querySelectorAll(".case")) {
-        one.hidden = select.value !== "" && one.dataset.outcome !== select.value;
-      }
-    });
-  }
 
   const runs = document.querySelectorAll("details.run");
   const openAll = (open) => () => runs.forEach((run) => { run.open = open; });

@@ -13,6 +13,8 @@ from srecycle.keep import Keep
 from srecycle.keep.limit import IFDMax, ReversedIFDMax
 from srecycle.keep.none import KeepAll
 from srecycle.keep.reflected import ResponseReflectedOnly
+from srecycle.keep.top import Top
+from srecycle.rows import own_rows, trained_ids
 from srecycle.selector import Select
 from srecycle.selector.always import Always
 from srecycle.selector.ifd import IFD
@@ -117,3 +119,19 @@ def test_assemble_extra_data_is_mixed_in(bench: Bench, tmp_path: Path, share: fl
     assert made.metrics["mixed/extra"] == len(lines) == count
     assert all(line["id"].startswith("extra:") and line["kept"] for line in lines)
     assert {line["response"] for line in lines} <= {f"a{n}" for n in range(4)}
+
+
+def test_assemble_row_refused_before_a_comparing_filter_has_no_flip(bench: Bench) -> None:
+    """Whether the top share would take a row that a limit refuses first is not known: nothing is promised."""
+    keep: dict[str, Keep] = {"ifd": IFDMax(below=0.6), "top": Top(rows=1, by="ifd", highest=False)}
+    lines = bench.assemble(_paper(bench), keep).table("training").to_pylist()
+    refused = [line for line in lines if line["reason"] == "ifd_too_high"]
+    assert len(refused) == 3 and all(line["flip"] is None and line["flip_of"] == "" for line in refused)
+
+
+def test_own_rows_and_trained_ids_tell_mixed_rows_apart(bench: Bench) -> None:
+    keep: dict[str, Keep] = {"only": ResponseReflectedOnly()}
+    table = bench.assemble(_paper(bench), keep, Assembly(originals=1.0)).table("training")
+    assert own_rows(table)["id"].to_pylist() == bench.ids
+    mixed = {line["id"].removeprefix("original:") for line in table.to_pylist()[5:]}
+    assert len(mixed) == 2 and trained_ids(table) == {bench.ids[0], bench.ids[1]} | mixed

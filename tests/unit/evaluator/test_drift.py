@@ -19,8 +19,8 @@ from srecycle.config import fingerprint, identity
 from srecycle.data.alpaca import Alpaca
 from srecycle.errors import UserError
 from srecycle.evaluator.base import Subject
-from srecycle.evaluator.drift import Drift, ratio_error, windows
-from srecycle.rows import TRAINING_SCHEMA
+from srecycle.evaluator.drift import Drift, held_out, ratio_error, windows
+from srecycle.rows import TRAINING_SCHEMA, mixed_id
 from srecycle.stage import Metrics, Work
 from srecycle.store import Store
 from srecycle.student import PromptTemplate, Student
@@ -271,3 +271,15 @@ def test_drift_unreadable_text_is_refused_before_any_work(content: bytes | None,
         file.write_bytes(content)
     with pytest.raises(UserError, match=r"text\.txt"):
         Drift(text_path=file).check()
+
+
+def test_held_out_row_whose_original_was_mixed_in_is_not_held_out(tiny_models: Mapping[str, Path]) -> None:
+    training = _training((True, False, False, False))
+    mixed = training.slice(1, 1)
+    position = training.column_names.index("id")
+    name = mixed_id("original", mixed["id"].to_pylist()[0])
+    mixed = mixed.set_column(position, training.schema.field("id"), pa.array([name]))
+    mixed = mixed.set_column(training.column_names.index("kept"), training.schema.field("kept"), pa.array([True]))
+    subject = replace(_subject(tiny_models["llama"], Path("adapter")), training=pa.concat_tables([training, mixed]))
+    found = held_out(subject, None, 10, 0)
+    assert [line["id"] for line in found] == training["id"].to_pylist()[2:]

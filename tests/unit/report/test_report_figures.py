@@ -9,7 +9,8 @@ import pytest
 from srecycle.report.charts import Scale, round_step
 from srecycle.report.comparison import compared, differences, entries
 from srecycle.report.curves import curve_chart, distribution_chart
-from srecycle.report.evidence import Curve, Distribution, cases, distributions
+from srecycle.report.decisions import cases
+from srecycle.report.evidence import Curve, Distribution, distributions
 from srecycle.report.figures import composition_chart, evaluation_charts
 from srecycle.report.runs import labels
 

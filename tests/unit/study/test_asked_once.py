@@ -40,7 +40,7 @@ def test_filtered_with_known_filters_gives_the_same(known):
     assert kept.reason.tolist() == REASONS
     assert kept.refused == {"ifd_failed": 1, "ifd_too_high": 2, "r_ifd_too_high": 1}
     assert kept.refusals.tolist() == [1, 1, 0, 0, 2, 1]
-    assert kept.flip_of.tolist() == ["", "rifd_max", "rifd_max", "rifd_max", "", ""]
+    assert kept.flip_of.tolist() == ["", "", "rifd_max", "rifd_max", "", ""]
 
 
 def test_filtered_does_not_ask_a_known_filter_again():

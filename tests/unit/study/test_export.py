@@ -43,7 +43,9 @@ def store(tmp_path: Path) -> Path:
     write_table(folder / "training.parquet", pa.Table.from_pylist([common | line for line in LINES], TRAINING_SCHEMA))
     run = root / "runs" / "20260101-000000-000-mine-0000"
     run.mkdir(parents=True)
-    about = {"id": run.name, "name": "mine", "group": "", "status": "finished", "seconds": 1.0, "config": {}}
+    keep = {"ifd_max": {"class": "srecycle.keep.limit.IFDMax", "revision": 1, "below": 0.9}}
+    about = {"id": run.name, "name": "mine", "group": "", "status": "finished", "seconds": 1.0}
+    about |= {"config": {"keep": keep, "assemble": {"originals": 0.5}}}
     chosen = {"overrides": ["data.path=/home/me/secret/rows.json"], "choices": {"teacher": "replay"}, "metrics": {}}
     stages = [{"label": "assemble", "stage": "assemble", "key": "k1", "how": "run", "seconds": 1.0}]
     (run / "run.json").write_text(json.dumps({**about, **chosen, "stages": stages}))
@@ -92,6 +94,16 @@ def test_export_card_says_where_rows_are_from_and_no_private_path(store: Path, t
     assert front["configs"][0]["data_files"] == "data.json"
     assert "| assemble | `k1` |" in card and "| both | 1 |" in card and "| mixed in | 1 |" in card
     assert "data.path=rows.json" in card and "secret" not in card
+    assert "| keep.ifd\\_max.below | 0.9 |" in card and "| assemble.originals | 0.5 |" in card
+
+
+def test_export_of_a_name_takes_the_newest_run_with_a_training_set(store: Path, tmp_path: Path) -> None:
+    older = next((store / "runs").iterdir())
+    newer = store / "runs" / "20260202-000000-000-mine-0001"
+    newer.mkdir()
+    known = json.loads((older / "run.json").read_text())
+    (newer / "run.json").write_text(json.dumps({**known, "id": newer.name, "stages": []}))
+    assert _export(store, tmp_path / "out") == 0 and (tmp_path / "out/data.json").exists()
 
 
 def test_export_folder_in_use_is_refused_and_left_alone(store: Path, tmp_path: Path, capsys: Any) -> None:

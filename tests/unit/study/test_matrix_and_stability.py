@@ -83,22 +83,24 @@ def _selection(name: str, kept: list[int], versions: str, scores: list[float] | 
         kept=np.isin(np.arange(5), kept),
         version=np.array(list(versions), dtype=object),
         decisions={"instruction": table, "response": table},
+        taken=dict.fromkeys(("instruction", "response"), np.array([version != "o" for version in versions])),
         scores=known,
     )
 
 
 def test_compared_figures_are_those_by_hand() -> None:
     first = _selection("first", [0, 1, 2], "oibro", [1.0, 2.0, 3.0, 4.0, 5.0])
-    other = _selection("other", [1, 2, 3], "oirro", [1.0, 2.0, 3.0, 5.0, 4.0])
+    other = _selection("other", [1, 2, 3], "oiroo", [1.0, 2.0, 3.0, 5.0, 4.0])
     found = compared(first, other)
-    # Kept by both: rows 1 and 2, row 2 in different versions; by either: four rows, five pairs.
+    # Kept by both: rows 1 and 2, row 2 in different versions; by either: four rows, five pairs. Row 3 is decided
+    # otherwise; row 2 takes its challenger in both.
     assert found["jaccard_rows"] == 2 / 4 and found["jaccard"] == 1 / 5
     assert found["kept"] == 3 and found["kept_share"] == 3 / 5
     assert found["flipped/instruction"] == found["flipped/response"] == 1 / 5
     assert found["spearman/ifd"] == pytest.approx(0.9) and found["spearman/r_ifd"] is None
     assert [(flip["id"], flip["phase"], flip["first_chosen"], flip["chosen"]) for flip in flips(first, other)] == [
-        ("r2", "instruction", "b", "r"),
-        ("r2", "response", "b", "r"),
+        ("r3", "instruction", "r", "o"),
+        ("r3", "response", "r", "o"),
     ]
 
 
@@ -133,7 +135,33 @@ def test_stability_settings_are_held_against_the_first(tmp_path: Path, monkeypat
 def test_stability_other_rows_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setenv("SRECYCLE_STORE", str(tmp_path / "store"))
     assert main(["stability", "student=testbed_weak", "seed=0,1", *SMALL]) == 2
-    assert "select from different rows" in capsys.readouterr().err
+    assert "select from different rows" in capsys.readouterr().err and not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (["stability", "selector.response.margin=0,1", "--bootstrap", "-5"], "--bootstrap -5 is no number"),
+        (
+            ["matrix", "selector@selector.instruction=never", "selector@selector.response=always", "keep=[none]"],
+            "scored",
+        ),
+    ],
+)
+def test_study_that_can_tell_nothing_is_refused_before_work(
+    asked: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("SRECYCLE_STORE", str(tmp_path / "store"))
+    assert main([*asked, "student=testbed_weak", *SMALL]) == 2
+    assert told in capsys.readouterr().err and not (tmp_path / "store").exists()
+
+
+def test_matrix_mixed_rows_are_nobodys_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SRECYCLE_STORE", str(tmp_path / "store"))
+    for name, mixed in (("plain", "0"), ("mixed", "1.0")):
+        asked = ["matrix", "student=testbed_weak", f"assemble.originals={mixed}", *SMALL, "--rows", "12"]
+        assert main([*asked, "--out", str(tmp_path / name)]) == 0
+    assert _lines(tmp_path / "plain" / "matrix.csv") == _lines(tmp_path / "mixed" / "matrix.csv")
 
 
 def test_stability_one_setting_is_refused_before_work(

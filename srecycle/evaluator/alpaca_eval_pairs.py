@@ -1,0 +1,142 @@
+"""AlpacaEval's pairs: an instruction, the reference's output and the measured one, until one is preferred. Pure."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import pyarrow as pa
+
+from srecycle.evaluator.prompts import Prompt
+from srecycle.judge.annotations import DRAW, NOT_ANNOTATED, Annotation
+from srecycle.judge.preference import read_choice
+from srecycle.rows import OK
+from srecycle.teacher import Reply
+
+_JUDGE: Final = "srecycle"
+
+_TEXT, _NUMBER = pa.string(), pa.float64()
+PREFERENCE_SCHEMA = pa.schema(
+    [
+        pa.field("id", _TEXT, False),
+        pa.field("position", pa.int64(), False),
+        pa.field("category", _TEXT, False),
+        pa.field("preference", _NUMBER),
+        pa.field("status", _TEXT, False),
+        pa.field("own_first", pa.bool_(), False),
+        pa.field("question", _TEXT, False),
+        pa.field("answer_1", _TEXT, False),
+        pa.field("answer_2", _TEXT, False),
+        pa.field("reply", _TEXT, False),
+        pa.field("finish_reason", _TEXT, False),
+        pa.field("judge", _TEXT, False),
+    ]
+)
+"""A line for each instruction, answers in the order in which they were shown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """Somebody's output for an instruction; empty unless `status` is "ok"."""
+
+    text: str
+    status: str = OK
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """An instruction with the reference's output and the measured one, and what is known of the preference.
+
+    `answered` says whether there is a measured output at all.
+    """
+
+    prompt: Prompt
+    annotation: Annotation
+    answered: bool
+    reply: Reply | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether a judge is to be asked: there are two outputs, and they differ."""
+        one = self.annotation
+        return one.status == OK and one.preference is None
+
+    @property
+    def own_first(self) -> bool:
+        """Whether the measured output is shown first: a coin that the instruction tosses."""
+        return hashlib.sha256(self.prompt.id.encode()).digest()[0] % 2 == 0
+
+    @property
+    def shown(self) -> tuple[str, str]:
+        """The outputs in the order in which they are shown."""
+        one = self.annotation
+        return (one.output_2, one.output_1) if self.own_first else (one.output_1, one.output_2)
+
+
+def pair(prompt: Prompt, output: Output | None, reference: str | None, name: str, generator: str) -> Compared:
+    """Return the pair, a draw where both outputs are the same."""
+    status = "no_output" if output is None else output.status
+    answered = status == OK
+    status = "no_reference" if answered and reference is None else status
+    text = output.text if output else ""
+    return Compared(
+        prompt=prompt,
+        answered=answered,
+        annotation=Annotation(
+            instruction=prompt.question,
+            output_1=reference or "",
+            output_2=text,
+            generator_1=name,
+            generator_2=generator,
+            annotator=_JUDGE,
+            preference=DRAW if status == OK and text == reference else None,
+            status=status,
+            category=prompt.category,
+        ),
+    )
+
+
+def annotated(
+    prompt: Prompt, output: Output | None, recorded: Mapping[str, Sequence[Annotation]], generator: str
+) -> Compared:
+    """Return what is recorded about just this output; else the reason why nothing is."""
+    like = next(iter(recorded.values()))[0]
+    text = output.text if output else ""
+    bare = pair(prompt, output, None, like.generator_1, like.generator_2 or generator)
+    some = recorded.get(prompt.question.strip(), ()) if bare.answered else ()
+    same = [one for one in some if one.output_2.strip() == text.strip()]
+    if same:
+        number = min(int(prompt.id.partition("-")[2] or 1), len(same))  # exact duplicates have their own, in order
+        found = replace(same[number - 1], category=prompt.category, generator_2=bare.annotation.generator_2)
+        return replace(bare, annotation=found)
+    status = bare.annotation.status if not bare.answered else "other_output" if some else NOT_ANNOTATED
+    return replace(bare, annotation=replace(bare.annotation, status=status, annotator=like.annotator))
+
+
+def chosen(one: Compared, reply: Reply) -> Compared:
+    """Return the pair with what the judge says about it."""
+    choice = read_choice(reply.text, reply.finish_reason) if reply.status == OK else None
+    preferred = choice.preferred if choice else None
+    # AlpacaEval's 2 is the measured output, wherever it was shown.
+    preference = None if preferred is None else 3 - preferred if one.own_first else preferred
+    status = choice.status if choice else reply.status
+    return replace(one, annotation=replace(one.annotation, preference=preference, status=status), reply=reply)
+
+
+def line(one: Compared) -> dict[str, Any]:
+    first, second = one.shown
+    reply = one.reply or Reply(text="", finish_reason="")
+    return {
+        "id": one.prompt.id,
+        "position": one.prompt.position,
+        "category": one.prompt.category,
+        "preference": one.annotation.preference,
+        "status": one.annotation.status,
+        "own_first": one.own_first,
+        "question": one.annotation.instruction,
+        "answer_1": first,
+        "answer_2": second,
+        "reply": reply.text,
+        "finish_reason": reply.finish_reason,
+        "judge": reply.teacher,
+    }
