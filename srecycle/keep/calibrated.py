@@ -58,23 +58,23 @@ class Calibrated(Findings):
         """The responses and, for confidence, the student's perplexity."""
         return (*self.needs, "perplexity") if self.confidence else self.needs
 
-    def findings(self, chosen: Chosen) -> dict[str, RowFlags]:
+    def found(self, chosen: Chosen) -> dict[str, RowFlags]:
         """Return which rows lost their hedging, and which are overconfident."""
         kinds = np.array([kind_of(version) for version in chosen.version], dtype=object)
         now, before = chosen.texts["response"], chosen.texts[ORIGINAL + "response"]
-        found: dict[str, RowFlags] = {}
+        told: dict[str, RowFlags] = {}
         if self.hedging:
             lost = [hedges(old) >= self.hedges and not hedges(new) for new, old in zip(now, before, strict=True)]
-            found["hedging_lost"] = np.array(lost, dtype=bool) & (kinds == "response")
+            told["hedging_lost"] = np.array(lost, dtype=bool) & (kinds == "response")
         if self.confidence:
             more = [certainties(new) > certainties(old) for new, old in zip(now, before, strict=True)]
             surer = np.array(more, dtype=bool) & (kinds != "original")
             perplexity = chosen.columns["perplexity"]
-            found["overconfident"] = surer & (perplexity > self.uncertain_above)
+            told["overconfident"] = surer & (perplexity > self.uncertain_above)
             why = np.array([f"perplexity_{missing(status)}" for status in chosen.score_status], dtype=object)
             unknown = surer & np.isnan(perplexity)
-            found |= {reason: unknown & (why == reason) for reason in sorted({*why[unknown]})}
-        return found
+            told |= {reason: unknown & (why == reason) for reason in sorted({*why[unknown]})}
+        return told
 
 
 def hedges(text: str) -> int:

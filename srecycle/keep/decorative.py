@@ -82,7 +82,7 @@ class Decorative(Findings):
     marks_above: Annotated[float, Field(ge=0)] = 5.0
     new_below: Annotated[float, Field(ge=0, le=1)] = 0.2
 
-    def findings(self, chosen: Chosen) -> dict[str, RowFlags]:
+    def found(self, chosen: Chosen) -> dict[str, RowFlags]:
         """Return which rows are decorated how."""
         columns = zip(*(chosen.texts[name] for name in self.needs), strict=True)
         found = [

@@ -34,11 +34,12 @@ Shingles = npt.NDArray[np.uint32]
 class Deduplicated(Keep):
     """Keeps one of each group of rows whose instructions, with input and history, are at least `similarity` alike.
 
-    Kept is the one with the highest (or lowest) value of the score `by`; of equal ones, or where `by` is null, the
-    first in the source. A row is refused only for one that is kept. Case, spaces and compatibility forms of characters
+    Kept is the one with the highest (or lowest) value of the score `by`; of equal ones, the one whose id comes first.
+    Where `by` is null it is the first in the source, whose order the rows are in. A row is refused only for one that is kept. Case, spaces and compatibility forms of characters
     make no difference: `similarity=1` finds texts that are otherwise the same, and those only.
     """
 
+    revision: ClassVar[int] = 2
     needs: ClassVar[tuple[str, ...]] = ("instruction", "input", "history")
     compares: ClassVar[bool] = True
 
@@ -55,7 +56,8 @@ class Deduplicated(Keep):
         """Refuse rows without the score, and those that are like one that is preferred to them and kept."""
         told = unscored(chosen, self.by)
         preference = preferences(chosen, self.by, self.highest, np.zeros(len(told)))
-        ranked = [place for place in np.argsort(-preference, kind="stable") if told[place] == ""]
+        ties = np.arange(len(told)) if self.by is None else chosen.id.astype(str)
+        ranked = [place for place in np.lexsort((ties, -preference)) if told[place] == ""]
         texts = [normalised(*one) for one in zip(*(chosen.texts[name] for name in self.needs), strict=True)]
         first = {texts[place]: place for place in reversed(ranked)}
         kept = {first[text] for text in self._unlike(list(dict.fromkeys(texts[place] for place in ranked)))}

@@ -6,26 +6,15 @@ All patterns are possessive or bounded, and take time linear in the text.
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from decimal import Decimal
 from itertools import dropwhile, islice
 from typing import Final, TypeVar
 
 from srecycle.keep.findings import FUNCTION_WORDS, content_words, singular
+from srecycle.keep.numbers import VALUE, WORD_VALUES, Number, numbers, plain
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Number:
-    """A number in one way of writing it ("1,000.0" is "1000", "1e3" too), and the content words behind it: what it
-    counts. `unit` is "%" or a currency's sign, however it was written; "" without one.
-    """
-
-    value: str
-    unit: str
-    counts: frozenset[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,48 +46,6 @@ class Facts:
     rules: tuple[Rule, ...]
 
 
-# "one" is mostly a pronoun ("one of the following"), and "second" an ordinal: neither is read as a number by itself.
-_WORDED: Final = {
-    **{"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9"},
-    **{"ten": "10", "eleven": "11", "twelve": "12", "dozen": "12", "thirteen": "13", "fourteen": "14", "fifteen": "15"},
-    **{"sixteen": "16", "seventeen": "17", "eighteen": "18", "nineteen": "19", "twenty": "20", "thirty": "30"},
-    **{"forty": "40", "fifty": "50"},
-}
-_VALUE = r"(?:\d{1,3}(?:,\d{3})++(?!\d)|\d++)(?:\.\d++)?"
-_WORD_VALUES = "|".join(_WORDED)
-# A sign stands close to its number, and behind a space or an operator; behind "5 ", "x " or ") " it subtracts.
-_SIGN = r"(?<![^\s(\[{=+*/^<>,:])(?<![\d)\]]\s)(?<!\b\w\s)(?<!\d\w\s)[-\u2212\u2013](?=\d)"
-# Digits inside names (H2O, GPT-4, x_1) belong to those; "three hundred" isn't worked out.
-_NUMBER = re.compile(
-    rf"(?:{_SIGN})?+(?<!\w)(?<!\d[.,])(?<![^\W\d]-)(?:{_VALUE}(?:e[+-]?\d{{1,2}}(?!\w))?"
-    rf"|(?:{_WORD_VALUES})(?!\w|[ -](?:hundred|thousand|million)\b))",
-    re.IGNORECASE,
-)
-_NEGATIVE = re.compile(r"\b(?:minus|negative)[ ]$", re.IGNORECASE)
-_UNITS: Final = {
-    **{"%": "%", "percent": "%", "percentage": "%", "per cent": "%", "pct": "%"},
-    **{"$": "$", "dollar": "$", "buck": "$", "usd": "$", "\u20ac": "\u20ac", "euro": "\u20ac", "eur": "\u20ac"},
-    **{"\u00a3": "\u00a3", "gbp": "\u00a3", "\u00a5": "\u00a5", "yen": "\u00a5", "jpy": "\u00a5"},
-    **{"\u20b9": "\u20b9", "rupee": "\u20b9", "inr": "\u20b9"},
-}
-_UNITS_PERHAPS: Final = {**_UNITS, "pound": "\u00a3"}
-"""A rewrite may say 20 pounds for \u00a320; whether an original's 20 pounds are money isn't known."""
-
-_SIGNS = r"[%$\u20ac\u00a3\u00a5\u20b9]"
-_UNIT_WORDS = "|".join(one for one in _UNITS_PERHAPS if one[0].isalpha())
-_UNIT_BEFORE = re.compile(rf"({_SIGNS}|\b(?:usd|eur|gbp|jpy|inr))[ ]?$", re.IGNORECASE)
-_UNIT_BEHIND = re.compile(
-    r"(?:[ -](?:hundred|thousand|million|billion|trillion|us|u\.s\.|american|canadian|australian)){0,2}"
-    rf"[ -]?({_SIGNS}(?![ ]?[\d(])|(?:{_UNIT_WORDS})(?=s?\b))",
-    re.IGNORECASE,
-)
-_JOINED = re.compile(rf"[ ]?(?:-|\u2013|to|and|or|,)[ ]?{_SIGNS}?")
-_ONE = re.compile(r"\bone\b", re.IGNORECASE)
-_ENUMERATION = re.compile(r"^[ \t]*+\d{1,3}[.)](?=[ \t])|\(\d{1,2}\)", re.MULTILINE)
-_LETTERS = re.compile(r"[^\W\d_]++")
-_COUNTED_WITHIN = 3
-"""How many words behind a number are looked at for what it counts ("5 effective time management tips")."""
-
 _FENCED = re.compile(r"^[ \t]*+(?:```|~~~)[^\n]*+\n(.*?)(?:^[ \t]*+(?:```|~~~)|\Z)", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`([^`\n]++)`")
 # Data sets seldom mark code: these are lines that hardly can be anything else.
@@ -125,7 +72,7 @@ _LONGEST_NAME = 6
 """Longer sequences of capitalised words are headings."""
 
 _UNIT = r"(?:(?:word|sentence|paragraph|line|character|letter|page|stanza|verse|bullet|syllable|item)s?)\b"
-_AMOUNT = rf"(?:{_VALUE}|(?:one|a single|{_WORD_VALUES})\b)"
+_AMOUNT = rf"(?:{VALUE}|(?:one|a single|{WORD_VALUES})\b)"
 _LIMIT = re.compile(
     rf"(?<![\w.,])({_AMOUNT})(?:[ ]?(?:-|\u2013|to|and|or)[ ]?({_AMOUNT}))?[\s-]{{1,2}}"
     rf"(?:(?!{_UNIT})[^\W\d]{{1,15}}[ -])?({_UNIT})",
@@ -182,56 +129,6 @@ def facts(instruction: str, given: str = "") -> Facts:
     )
 
 
-def numbers(text: str) -> Iterator[Number]:
-    """Read the numbers of a text; the marks of its enumerations are none."""
-    text = _ENUMERATION.sub(" ", text)
-    for match in _NUMBER.finditer(text):
-        counts = frozenset(content_words(" ".join(_behind(text, match))))
-        yield Number(value=_plain(match[0]), unit=_unit(text, match, _UNITS), counts=counts)
-
-
-def counted(text: str) -> set[str]:
-    """Return what the numbers of a text count, all together."""
-    text = _ENUMERATION.sub(" ", text)
-    return content_words(" ".join({word for match in _NUMBER.finditer(text) for word in _behind(text, match)}))
-
-
-def values(text: str) -> dict[str, set[str]]:
-    """Return the values of a text's numbers with all units that each may have, and 1 where it speaks of one.
-
-    Read generously: "5 to 10%" are 5% too, and "minus 5" is 5 as well as -5.
-    """
-    text = _ENUMERATION.sub(" ", text)
-    matches = [*_NUMBER.finditer(text)]
-    units = [_unit(text, match, _UNITS_PERHAPS) for match in matches]
-    joined = [
-        at for at in range(1, len(matches)) if _JOINED.fullmatch(text, matches[at - 1].end(), matches[at].start())
-    ]
-    for at in joined:
-        units[at] = units[at] or units[at - 1]
-    for at in reversed(joined):
-        units[at - 1] = units[at - 1] or units[at]
-    found: dict[str, set[str]] = {}
-    for match, unit in zip(matches, units, strict=True):
-        found.setdefault(_plain(match[0]), set()).add(unit)
-        if _NEGATIVE.search(text, max(0, match.start() - 9), match.start()):
-            found.setdefault("-" + _plain(match[0]), set()).add(unit)
-    for match in _ONE.finditer(text):
-        found.setdefault("1", set()).add(_unit(text, match, _UNITS_PERHAPS))
-    return found
-
-
-def _behind(text: str, number: re.Match[str]) -> list[str]:
-    return _LETTERS.findall(text, number.end(), number.end() + 60)[:_COUNTED_WITHIN]
-
-
-def _unit(text: str, number: re.Match[str], units: Mapping[str, str]) -> str:
-    found = _UNIT_BEFORE.search(text, max(0, number.start() - 5), number.start()) or _UNIT_BEHIND.match(
-        text, number.end()
-    )
-    return units.get(found[1].casefold(), "") if found else ""
-
-
 def runs(text: str) -> list[frozenset[str]]:
     """Return the sequences of capitalised words as sets of words, with and without a sentence's first word."""
     named = [_named(match[0]) for match in _RUN.finditer(text)]
@@ -271,7 +168,7 @@ def _limits(text: str) -> Iterator[Limit]:
         before, behind = text[max(0, match.start() - 25) : match.start()], text[match.end() : match.end() + 15]
         most = _AT_MOST.search(before) or _OR_LESS.match(behind)
         least = _AT_LEAST.search(before) or _OR_MORE.match(behind)
-        values = sorted(float(_plain(one)) for one in match.groups()[:2] if one)
+        values = sorted(float(plain(one)) for one in match.groups()[:2] if one)
         low, high = 0.0 if most else values[0], math.inf if least and not most else values[-1]
         yield Limit(unit=singular(match[3].casefold()), low=low, high=high)
 
@@ -301,16 +198,3 @@ def _taken(patterns: tuple[re.Pattern[str], ...], text: str) -> tuple[list[str],
         found += [next((group for group in match.groups() if group), match[0]) for match in pattern.finditer(text)]
         text = pattern.sub(" ", text)
     return found, text
-
-
-def _plain(value: str) -> str:
-    """Return a number's sign and digits: no separators, no exponent, no zeros in front or at its fraction's end."""
-    if value.casefold() in ("one", "a single"):
-        return "1"
-    digits = _WORDED.get(value.casefold(), value).replace(",", "").lstrip("-\u2212\u2013")
-    if "e" in digits.casefold():
-        digits = f"{Decimal(digits):f}"
-    whole, _, fraction = digits.partition(".")
-    fraction = fraction.rstrip("0")
-    plain = (whole.lstrip("0") or "0") + (f".{fraction}" if fraction else "")
-    return plain if value[0] not in "-\u2212\u2013" or plain == "0" else f"-{plain}"

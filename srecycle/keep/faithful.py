@@ -12,8 +12,9 @@ from typing import ClassVar, Final
 
 from srecycle.config import component
 from srecycle.keep.base import ORIGINAL, Chosen
-from srecycle.keep.facts import Facts, Limit, Rule, counted, facts, runs, values
+from srecycle.keep.facts import Facts, Limit, Rule, facts, runs
 from srecycle.keep.findings import FUNCTION_WORDS, Findings, RowFlags, content_words, marked, singular
+from srecycle.keep.numbers import counted, values
 from srecycle.rows import kind_of
 
 KEPT, CHANGED, LOST = "", "changed", "lost"
@@ -50,6 +51,7 @@ class Faithful(Findings):
     tense). Changed is what stands there otherwise: another number of the same things, another length of the same unit.
     """
 
+    revision: ClassVar[int] = 2
     needs: ClassVar[tuple[str, ...]] = ("instruction", "input", ORIGINAL + "instruction", ORIGINAL + "input")
 
     numbers: bool = True
@@ -57,7 +59,7 @@ class Faithful(Findings):
     names: bool = True
     constraints: bool = True
 
-    def findings(self, chosen: Chosen) -> dict[str, RowFlags]:
+    def found(self, chosen: Chosen) -> dict[str, RowFlags]:
         """Return which rows lost or changed what."""
         on = dict(zip(CLASSES, (self.numbers, self.code, self.names, self.constraints), strict=True))
         texts = zip(*(chosen.texts[name] for name in self.needs), strict=True)

@@ -5,16 +5,20 @@ can be counted before it is let decide.
 """
 
 import re
+import weakref
 from abc import ABC, abstractmethod
 from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from srecycle.config import component
+from srecycle.config import component, fingerprint, identity
 from srecycle.keep.base import Chosen, Keep, Reasons
 
 RowFlags = npt.NDArray[np.bool_]
+
+_found: Final[dict[int, dict[str, dict[str, RowFlags]]]] = {}
+"""What was found in the rows that are alive, by their `id` and the filter's fingerprint."""
 
 
 @component
@@ -24,8 +28,19 @@ class Findings(Keep, ABC):
     action: Literal["refuse", "flag"] = "refuse"
 
     @abstractmethod
+    def found(self, chosen: Chosen) -> dict[str, RowFlags]:
+        """Read the texts: return which rows show what, by name, in order of precedence, shape [rows] each."""
+
     def findings(self, chosen: Chosen) -> dict[str, RowFlags]:
-        """Return which rows show what, refused or not: by name, in order of precedence, shape [rows] each."""
+        """Return what `found` does, refused or not. The same rows are read once: their arrays are not to be changed."""
+        if id(chosen) not in _found:
+            _found[id(chosen)] = {}
+            # An id is given again once its object is gone.
+            weakref.finalize(chosen, _found.pop, id(chosen))
+        known, name = _found[id(chosen)], fingerprint(identity(self))
+        if name not in known:
+            known[name] = self.found(chosen)
+        return known[name]
 
     def reasons(self, chosen: Chosen) -> Reasons:
         """Refuse rows by their first finding, unless findings are only to be counted."""

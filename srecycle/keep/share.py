@@ -2,6 +2,7 @@
 
 import hashlib
 from abc import ABC
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -27,8 +28,12 @@ ScoreName = Annotated[str, AfterValidator(_known)]
 
 @component
 class Share(Keep, ABC):
-    """Keeps `fraction` (rounded to whole rows) or `rows` (a count) of the rows that the other filters let stand."""
+    """Keeps `fraction` or `rows` (a count) of the rows that the other filters let stand.
 
+    A fraction is rounded to whole rows, halves up, and is one row at least where any stand.
+    """
+
+    revision: ClassVar[int] = 2
     compares: ClassVar[bool] = True
 
     fraction: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -45,7 +50,11 @@ class Share(Keep, ABC):
     def count(self, chosen: Chosen) -> int:
         """Return how many rows are to be kept. Rows that can't be kept still count for the fraction."""
         standing = len(chosen.version)
-        return round(self.fraction * standing) if self.fraction is not None else min(self.rows or 0, standing)
+        if self.fraction is None:
+            return min(self.rows or 0, standing)
+        # As it is written: 0.29 of 50 is 14.5, and in binary a little less.
+        whole = int((Decimal(str(self.fraction)) * standing).to_integral_value(ROUND_HALF_UP))
+        return min(max(1, whole), standing)
 
 
 @component

@@ -57,8 +57,13 @@ class BestSources(Keep):
         return (*self.needs, self.by)
 
     def reasons(self, chosen: Chosen) -> Reasons:
-        """Refuse rows of other sources, and of none."""
+        """Refuse rows of other sources, and of none. Raises UserError where no row has a source."""
         sources = chosen.texts["source"]
+        if len(sources) and not (sources != "").any():
+            raise UserError(
+                f"keep.best_sources ranks sources, but none of the {len(sources)} rows that the other filters let stand "
+                "names its own: set data.source_field to the column that tells them, or leave this filter out"
+            )
         scored = ~np.isnan(chosen.columns[self.by])
         ranked = {name: self._rank(chosen.columns[self.by][scored & (sources == name)]) for name in {*sources[scored]}}
         best = sorted(ranked.keys() - {""}, key=lambda name: (ranked[name], name))[: self.count]

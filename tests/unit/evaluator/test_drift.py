@@ -251,6 +251,14 @@ def test_windows_cover_a_text_once(tiny_models: Mapping[str, Path]) -> None:
     assert [token for part in parts for token in part.ids] == ids and max(len(part.ids) for part in parts) == 16
 
 
+@pytest.mark.parametrize("most", [1, 5, 16, 20])
+def test_windows_stop_at_their_limit_of_tokens(most: int, tiny_models: Mapping[str, Path]) -> None:
+    loaded = Student(path=str(tiny_models["llama"]), max_length=16, device="cpu").load()
+    text = "a chat between a curious user and an assistant " * 5
+    parts = windows(loaded, text, most)
+    assert [token for part in parts for token in part.target] == loaded.tokenizer.encode(text)[:most]
+
+
 def test_ratio_error_is_what_repeated_draws_show() -> None:
     rng = np.random.default_rng(0)
 

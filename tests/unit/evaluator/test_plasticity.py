@@ -23,6 +23,7 @@ from srecycle.student import PromptTemplate, Student
 from srecycle.testbed.wording import parse_instruction
 from srecycle.testbed.world import truth
 from srecycle.trainer import NoTrainer
+from srecycle.trainer.dpo import DPOTrainer
 from srecycle.trainer.lora import LoRATrainer
 
 BASE = Path(__file__).parents[3] / "srecycle" / "testbed" / "bases" / "weak"
@@ -120,6 +121,27 @@ def test_plasticity_task_that_is_too_small_is_refused_before_any_work(tmp_path: 
         Plasticity(task=Alpaca(path=file), trainer=TRAINER, test_rows=5).check()
     with pytest.raises(UserError, match="wants a trainer that trains"):
         Plasticity(task=Alpaca(path=file), trainer=NoTrainer(), test_rows=4).check()
+
+
+@pytest.mark.parametrize(
+    ("trainer", "wanted"),
+    [
+        (LoRATrainer(**STEPS, order="curriculum"), r"needs scores \(ifd\) beside them: choose trainer\.order"),
+        (DPOTrainer(**STEPS), "needs preference pairs beside them"),
+    ],
+)
+def test_plasticity_trainer_that_needs_more_than_samples_is_refused(trainer: Any, wanted: str) -> None:
+    with pytest.raises(UserError, match=wanted):
+        Plasticity(task=TASK, trainer=trainer, test_rows=30).check()
+
+
+def test_plasticity_student_that_the_trainer_can_not_train_is_refused_before_any_work(tmp_path: Path) -> None:
+    half = Student(path=str(BASE), device="cpu", dtype="float16")
+    subject = Subject(student=half, template=TEMPLATE, adapter=None, training=pa.table({}))
+    work = Work(store=Store(tmp_path / "store"), folder=tmp_path / "made", scratch=tmp_path / "scratch")
+    with pytest.raises(UserError, match="float16 can't be trained in"):
+        Plasticity(task=TASK, trainer=TRAINER, test_rows=30).evaluate(subject, work)
+    assert not work.scratch.exists()
 
 
 def test_new_task_is_rightly_answered_and_new(tiny_models: Mapping[str, Path]) -> None:

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 HOSTILE = "=HYPERLINK(1)</td><script>alert(1)</script>"
 
 
@@ -49,6 +51,7 @@ def test_charts_of_many_runs_draw_the_best_and_say_so(built, page):
     assert "Of 50 runs, the best 40 by testbed accuracy mean are drawn." in text
 
 
+@pytest.mark.slow
 def test_two_hundred_runs_fit_into_five_megabytes(built, tmp_path):
     from srecycle.report.html import write_report
 

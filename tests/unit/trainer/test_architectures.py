@@ -24,9 +24,6 @@ MODELS: dict[str, Any] = {
     "gpt2": lambda: hf.GPT2LMHeadModel(
         hf.GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2, resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5)
     ),
-    "mpt": lambda: hf.MptForCausalLM(
-        hf.MptConfig(vocab_size=50, d_model=16, n_layers=2, n_heads=2, resid_pdrop=0.5, emb_pdrop=0.5)
-    ),
     "gpt_neox": lambda: hf.GPTNeoXForCausalLM(
         hf.GPTNeoXConfig(**SMALL, intermediate_size=16, hidden_dropout=0.5, attention_dropout=0.5)
     ),

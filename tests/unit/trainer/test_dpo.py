@@ -166,6 +166,7 @@ def test_dpo_same_seed_gives_the_same_bytes_and_another_seed_others(bench: Paire
     assert not first.curve.equals(other.curve)
 
 
+@pytest.mark.slow  # that of SFT and then DPO is stopped by default
 def test_dpo_stopped_by_sigterm_goes_on_to_the_same_weights(bench: PairedBench) -> None:
     settings, work = {"max_steps": 16, "checkpoint_steps": 2}, bench.work()
     with _once_saved(work.scratch, lambda: os.kill(os.getpid(), signal.SIGTERM)), pytest.raises(SystemExit):

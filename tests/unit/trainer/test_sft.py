@@ -1,5 +1,6 @@
 """Supervised training against plain PyTorch, and what may not change it: layout, packing, repetition."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from srecycle.student.encoding import Encoded
 from srecycle.trainer.full import FullTrainer
 from srecycle.trainer.lora import LoRATrainer
 from srecycle.trainer.order import arranged
+from tests.conftest import ROOT
 from tests.unit.trainer.conftest import ROWS, SMALL, Bench, Make
 
 
@@ -179,11 +181,14 @@ def test_match_lengths_that_decide_nothing_do_not_count(lora: Make) -> None:
         ({"match": "tokens", "max_steps": None}, "match=tokens needs max_tokens"),
         ({"match": "epochs"}, "max_steps=5 decides nothing with match=epochs"),
         ({"processes": 3}, "batch_size=4 can't be split over processes=3"),
+        ({"learning_rate": 0.0}, "learning_rate\n.*greater than 0"),
     ],
 )
 def test_trainer_settings_that_contradict_are_refused(lora: Make, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         lora(**settings)
+    with pytest.raises(ValidationError, match=message):
+        FullTrainer(**(SMALL | settings))
 
 
 def test_trainer_check_refuses_what_can_not_train(bench: Bench, lora: Make) -> None:
@@ -225,6 +230,20 @@ def test_qlora_check_names_what_is_missing(bench: Bench, monkeypatch: pytest.Mon
         trainer.check(bench.student)
     with pytest.raises(ValidationError, match="merge=true is not for weights of 4 bits"):
         QLoRATrainer(**SMALL, merge=True)
+
+
+def test_qlora_in_rounds_is_refused_before_the_first_one() -> None:
+    from hydra import compose, initialize_config_dir
+
+    from srecycle.compose import build
+    from srecycle.experiment import Experiment
+
+    with initialize_config_dir(config_dir=str(ROOT / "conf"), version_base="1.3"):
+        _, built = build(compose("config", ["trainer=qlora", "rounds=2"]))
+    assert isinstance(built, Experiment)
+    with pytest.raises(UserError, match="rounds=2 merges each round's adapter into the student, and this trainer"):
+        built.in_round([])
+    assert replace(built, rounds=1).in_round([]).rounds == 1
 
 
 def test_qlora_trains_an_adapter_on_weights_of_four_bits(bench: Bench) -> None:

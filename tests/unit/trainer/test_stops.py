@@ -22,9 +22,11 @@ from srecycle.stage import Work
 from srecycle.trainer.checkpoints import FINISHED, last_whole, resumed_step
 from srecycle.trainer.order import arranged
 from srecycle.trainer.watch import STOPPED
-from tests.unit.trainer.conftest import Bench, Make, Trained
+from tests.unit.trainer.conftest import ROWS, Bench, Make, Trained
 
-STEPS = {"max_steps": 30, "checkpoint_steps": 2, "dropout": 0.1}
+STEPS = {"max_steps": 12, "checkpoint_steps": 2, "dropout": 0.1}
+LONGER = STEPS | {"max_steps": 20}
+"""Enough to be killed in by another process."""
 
 
 def _same(found: Trained, expected: Trained) -> None:
@@ -71,7 +73,7 @@ def test_sigterm_saves_the_step_and_the_same_command_goes_on_to_the_same_end(
     assert signal.getsignal(signal.SIGTERM) is before
     (*_, saved) = _whole(work.scratch)
     assert f"train: stopped after step {saved}, which is saved" in capsys.readouterr().err
-    assert 2 <= saved < 30 and not list(work.folder.iterdir())
+    assert 2 <= saved < 12 and not list(work.folder.iterdir())
     resumed = bench.train(lora(**STEPS), work)
     assert resumed.notes["resumed_from_step"] == saved
     _same(resumed, bench.train(lora(**STEPS)))
@@ -82,20 +84,21 @@ import sys
 from pathlib import Path
 from srecycle.student import Student
 from tests.unit.trainer.conftest import SMALL, Bench
+from tests.unit.trainer.test_stops import LONGER
 from srecycle.trainer.lora import LoRATrainer
 bench = Bench(student=Student(path=sys.argv[1], max_length=64, device="cpu", threads=1), root=Path(sys.argv[2]))
-bench.train(LoRATrainer(**({"rank": 2} | SMALL | {"max_steps": 30, "checkpoint_steps": 2, "dropout": 0.1})))
+bench.train(LoRATrainer(**({"rank": 2} | SMALL | LONGER)))
 """
 
 
 def test_kill_at_a_random_step_resumes_to_the_same_curve_and_weights(bench: Bench, lora: Make) -> None:
-    expected = bench.train(lora(**STEPS))
+    expected = bench.train(lora(**LONGER))
     root = bench.root / "killed"
     root.mkdir()
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, bench.student.path, str(root)], cwd=Path(__file__).parents[3]
     )
-    at = random.Random(os.getpid()).randrange(2, 12)
+    at = random.Random(os.getpid()).randrange(2, 7)
     limit = time.monotonic() + 120
     while process.poll() is None and max(_whole(root / "s1"), default=0) < at:
         assert time.monotonic() < limit, "no checkpoint came"
@@ -104,8 +107,8 @@ def test_kill_at_a_random_step_resumes_to_the_same_curve_and_weights(bench: Benc
     assert process.wait() == -signal.SIGKILL, f"the training ended before it was killed after step {at}"
     bench.root, bench.made = root, 0
     work = Work(store=None, folder=root / "f1", scratch=root / "s1")  # type: ignore[arg-type]
-    resumed = bench.train(lora(**STEPS), work)
-    assert 2 <= resumed.notes["resumed_from_step"] < 30
+    resumed = bench.train(lora(**LONGER), work)
+    assert 2 <= resumed.notes["resumed_from_step"] < 20
     _same(resumed, expected)
 
 
@@ -144,7 +147,8 @@ def test_loss_that_is_no_number_names_step_and_rows_and_keeps_the_last_good_chec
     bench: Bench, lora: Make
 ) -> None:
     work, trainer = bench.work(), lora(learning_rate=1e30, checkpoint_steps=1, max_steps=9)
-    with pytest.raises(UserError, match=r"training stopped: the (loss|grad_norm) is (nan|inf) at step \d, on rows r\d"):
+    says = r"training stopped: the (loss|grad_norm) is (nan|inf) at step \d, on rows r\d"
+    with pytest.raises(UserError, match=says) as stopped:
         bench.train(trainer, work)
     told = json.loads((work.scratch / STOPPED).read_text())
     data = bench.data(bench.student.load())
@@ -156,7 +160,13 @@ def test_loss_that_is_no_number_names_step_and_rows_and_keeps_the_last_good_chec
         from safetensors.torch import load_file
 
         assert all(bool(one.isfinite().all()) for one in load_file(f"{kept}/adapter_model.safetensors").values())
+        assert f"The checkpoint of step {resumed_step(kept)} is kept" in str(stopped.value)
     assert not list(work.folder.iterdir())
+
+
+def test_loss_that_is_no_number_before_any_checkpoint_does_not_speak_of_one(bench: Bench, lora: Make) -> None:
+    with pytest.raises(UserError, match=r"No checkpoint was written before, and a run with other settings is new"):
+        bench.train(lora(learning_rate=1e30, checkpoint_steps=50))
 
 
 def test_student_whose_loss_is_no_number_is_refused_before_the_first_step(bench: Bench, lora: Make) -> None:
@@ -203,3 +213,7 @@ def test_packed_rows_that_see_each_other_are_refused(bench: Bench, lora: Make) -
     )
     with pytest.raises(UserError, match=r"trainer.packing: this student's rows see each other when packed"):
         lora(packing=True).fit(loaded, bench.data(loaded), bench.student, bench.work())
+    bench.rows = [{**ROWS[0], "id": "long", "response": " give" * 50}, *ROWS]  # fills the first bin alone
+    alone = lora(packing=True, device_batch=1, order="source")
+    with pytest.raises(UserError, match=r"trainer.packing: this student's rows see each other when packed"):
+        alone.fit(loaded, bench.data(loaded), bench.student, bench.work())

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from srecycle.assemble import Assemble, Assembly
+from srecycle.config import identity
 from srecycle.data import Source
 from srecycle.data.alpaca import Alpaca
 from srecycle.errors import UserError
@@ -170,11 +171,10 @@ def test_train_writes_a_card_that_names_what_it_rests_on_and_renders_no_foreign_
 ) -> None:
     import shutil
 
-    model = tmp_path / "``` <img src=x> model"
-    shutil.copytree(tiny_models["llama"], model)
     cards = []
     for name in "ab":
-        (tmp_path / name).mkdir()
+        model = tmp_path / name / "``` <img src=x> model"
+        shutil.copytree(tiny_models["llama"], model)
         stage, store = _train(tmp_path / name, model, ["hi there", "hi"], KeepAll(), LoRATrainer(**TINY))
         made = materialize(stage, store).artifact
         cards.append((made.folder / "adapter" / "README.md").read_text())
@@ -187,9 +187,13 @@ def test_train_writes_a_card_that_names_what_it_rests_on_and_renders_no_foreign_
     assert "<img" not in body and body.count("```") == 8
     blocks = [json.loads(part.partition("```")[0]) for part in body.split("```json\n")[1:]]
     base, settings, lineage, figures = blocks
-    assert base["base_model_name_or_path"] == str(model)
+    assert base["base_model_name_or_path"] == model.name and base["content"] == stage.student.resolved()["path"]
+    assert str(tmp_path) not in body
     assert settings["rank"] == 2 and "device_batch" not in settings
-    assert lineage[0] == f"train {stage.key}" and f"assemble {stage.training.key}" in lineage
-    assert any(line.startswith("source ") for line in lineage) and len(lineage) == 5
+    assert [one["stage"] for one in lineage] == ["train", "assemble", "source", "select_response", "select_instruction"]
+    train, training, source, response, _ = lineage
+    assert train["key"] == stage.key and training["key"] == stage.training.key
+    assert train["template"] == identity(stage.template) and training["keep"] == {"one": identity(KeepAll())}
+    assert source["data"] == identity(stage.training.rows.data) and response["selector"] == identity(Never())
     assert figures == made.metrics
     assert f"{made.metrics['loss/last_tenth']:.6g} nats" in body
