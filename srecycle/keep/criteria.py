@@ -1,7 +1,7 @@
 """Floors under the scores that the teacher gave its criteria (`reflection.score_criteria=true`).
 
-A teacher scores the pair that it is shown, before it rewrites it: the scores are of the pair that was rewritten, and not
-of the rewrite. A floor therefore keeps rewrites of samples that were good already. Originals have no scores.
+A teacher scores the pair that it is shown, before it rewrites it: the scores are of the pair that was rewritten, and
+not of the rewrite. A floor therefore keeps rewrites of samples that were good already. Originals have no scores.
 """
 
 from typing import Annotated, Any, ClassVar

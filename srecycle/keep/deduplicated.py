@@ -35,8 +35,9 @@ class Deduplicated(Keep):
     """Keeps one of each group of rows whose instructions, with input and history, are at least `similarity` alike.
 
     Kept is the one with the highest (or lowest) value of the score `by`; of equal ones, the one whose id comes first.
-    Where `by` is null it is the first in the source, whose order the rows are in. A row is refused only for one that is kept. Case, spaces and compatibility forms of characters
-    make no difference: `similarity=1` finds texts that are otherwise the same, and those only.
+    Where `by` is null it is the first in the source, which is the order of the rows. A row is refused only for one that
+    is kept. Case, spaces and compatibility forms of characters make no difference: `similarity=1` finds texts that are
+    otherwise the same, and those only.
     """
 
     revision: ClassVar[int] = 2

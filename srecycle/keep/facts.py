@@ -36,7 +36,7 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a text fixes. `literals` are quotations, identifiers and addresses; `names` capitalised words and sequences."""
+    """What a text fixes. `literals` are quotations, identifiers and addresses; `names` capitalised words."""
 
     numbers: tuple[Number, ...]
     code: tuple[str, ...]

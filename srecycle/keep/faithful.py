@@ -46,9 +46,10 @@ _VOICES: Final = {"person": ("first", "second", "third"), "tense": ("past", "pre
 class Faithful(Findings):
     """Finds what a new instruction lost or changed of the original (with its input), in the classes that are on.
 
-    `numbers` (also in words; with sign, percent and currency), `code` (blocks, spans, lines that look like it), `names` (capitalised
-    words but a sentence's first, quotations, identifiers, addresses) and `constraints` (lengths, formats, languages, what is forbidden, person and
-    tense). Changed is what stands there otherwise: another number of the same things, another length of the same unit.
+    `numbers` (also in words; with sign, percent and currency), `code` (blocks, spans, lines that look like it), `names`
+    (capitalised words but a sentence's first, quotations, identifiers, addresses) and `constraints` (lengths, formats,
+    languages, what is forbidden, person and tense). Changed is what stands there otherwise: another number of the same
+    things, another length of the same unit.
     """
 
     revision: ClassVar[int] = 2

@@ -61,7 +61,7 @@ class BestSources(Keep):
         sources = chosen.texts["source"]
         if len(sources) and not (sources != "").any():
             raise UserError(
-                f"keep.best_sources ranks sources, but none of the {len(sources)} rows that the other filters let stand "
+                f"keep.best_sources ranks sources, but none of the {len(sources)} rows that other filters let stand "
                 "names its own: set data.source_field to the column that tells them, or leave this filter out"
             )
         scored = ~np.isnan(chosen.columns[self.by])

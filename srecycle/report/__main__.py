@@ -20,6 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the comparison of the chosen runs, write their report, and return the exit code."""
     options = _parser().parse_args(arguments)
     try:
+        if options.to_wandb:
+            _to_wandb(options.store.expanduser(), options.run_id)
+            return 0
         runs = _chosen(options.store.expanduser(), options.group, options.run_id)
         path = write_report(runs, options.out or options.store.expanduser() / "report.html", paper=options.paper)
     except UserError as error:
@@ -41,8 +44,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--store", type=Path, default=store, help="the store (now: %(default)s)")
     parser.add_argument("--group", help="compare the runs of this group: a sweep, or what `group=` named")
     parser.add_argument("--paper", action="store_true", help="set the runs beside the paper's tables")
+    parser.add_argument(
+        "--to-wandb", action="store_true", help="fill W&B from the runs' metrics.jsonl instead, killed runs too"
+    )
     parser.add_argument("--out", type=Path, help="where to write the report (default: report.html in the store)")
     return parser
+
+
+def _to_wandb(store: Path, identifiers: Sequence[str]) -> None:
+    """Fill W&B with all runs of the store, or with those that are named. Raises UserError where there are none."""
+    from srecycle.tracker.wandb import WandbTracker, to_wandb
+
+    folders = [
+        folder for folder in sorted((store / "runs").glob("*/")) if not identifiers or folder.name in identifiers
+    ]
+    if not folders:
+        raise UserError(f"{store} has no such run: give --store PATH, set SRECYCLE_STORE, or look at its folder runs/")
+    for folder, outcome in to_wandb(folders, WandbTracker()).items():
+        say(f"{folder.name}: {outcome}")
 
 
 def _chosen(store: Path, group: str | None, identifiers: Sequence[str]) -> list[Run]:

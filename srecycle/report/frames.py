@@ -29,7 +29,7 @@ from srecycle.report.tables import SCORING, table
 from srecycle.rows import PHASES
 
 if TYPE_CHECKING:
-    import pandas as pd  # type: ignore[import-untyped]
+    import pandas as pd
 
 
 def open_store(path: Path | str | None = None) -> "RunStore":

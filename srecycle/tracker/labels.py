@@ -78,4 +78,4 @@ def lineage(events: Sequence[Event]) -> dict[str, Any]:
 
 
 def _made(event: Mapping[str, Any]) -> dict[str, Any]:
-    return {"key": event["key"], "how": event["how"], **event["artifact"]}
+    return {"key": event["key"], "how": event["how"], **event.get("artifact", {})}

@@ -1,8 +1,8 @@
 """The model card of a training: what was trained on what, by which settings, with which figures.
 
-Deterministic: two equal trainings write the same card, in whatever folders: a local base stands as its folder's name and
-content, and what was done before as its stages' identities. Texts that come from outside (paths, names) stand in JSON
-blocks only, with what could end such a block escaped, so a card never renders them.
+Deterministic: two equal trainings write the same card, in whatever folders. A local base stands as its folder's name
+and content, and what was done before as its stages' identities. Texts that come from outside (paths, names) stand in
+JSON blocks only, with what could end such a block escaped, so a card never renders them.
 """
 
 import json

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from srecycle.errors import UserError
 from srecycle.keep.criteria import CriteriaFloors
 from tests.unit.keep.taken import taken
 
@@ -48,6 +49,37 @@ def test_criteria_floor_without_meaning_is_refused(floors: dict[str, float]) -> 
         CriteriaFloors(floors=floors)
 
 
+def test_criteria_names_may_have_underscores_for_spaces() -> None:
+    underscored = CriteriaFloors(floors={"helpfulness": 7, "level_of_details": 5})
+    assert underscored == FLOORS
+    with pytest.raises(ValidationError, match="level of details, level_of_details: two of these name the same"):
+        CriteriaFloors(floors={"level of details": 5, "level_of_details": 6})
+    chosen = taken(2, criteria=[[{"name": "tone_of_voice", "score": 3}], [{"name": "tone_of_voice", "score": 5}]])
+    assert CriteriaFloors(floors={"tone_of_voice": 4}).reasons(chosen).tolist() == ["tone_of_voice_too_low", ""]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([[], ""], "none: set reflection.score_criteria=true"),
+        (
+            [_given(accuracy=3), _given(relevance=4)],
+            "accuracy, relevance: correct the name",
+        ),
+    ],
+)
+def test_criteria_without_any_score_say_what_to_set(rows: list[Any], said: str) -> None:
+    with pytest.raises(
+        UserError, match=f"keep.criteria.floors has 'helpfulness', but the criteria with scores are {said}"
+    ):
+        CriteriaFloors(floors={"helpfulness": 3}).reasons(taken(2, criteria=rows))
+
+
+def test_criteria_of_originals_alone_are_unscored() -> None:
+    told = FLOORS.reasons(taken(2, criteria=[[], []], version=["original"] * 2)).tolist()
+    assert told == ["helpfulness_unscored"] * 2 and FLOORS.reasons(taken(0, criteria=[])).tolist() == []
+
+
 SCORE = st.none() | st.floats(1, 10)
 
 
@@ -58,8 +90,9 @@ def test_criteria_higher_floor_keeps_no_more(pairs: list[Any], floor: float, oth
         for pair in pairs
     ]
     low, high = sorted((floor, other))
-    chosen = taken(len(rows), criteria=rows)
+    # The last row: each criterion has a score somewhere.
+    chosen = taken(len(rows) + 1, criteria=[*rows, _given(a=1, b=1)])
     kept = [CriteriaFloors(floors={"a": one, "b": 5}).reasons(chosen) == "" for one in (low, high)]
     assert (kept[0] | ~kept[1]).all()
     expected = [all(score is not None for score in pair) and pair[0] >= low and pair[1] >= 5 for pair in pairs]
-    assert kept[0].tolist() == expected
+    assert kept[0].tolist() == [*expected, False]

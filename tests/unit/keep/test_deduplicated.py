@@ -9,6 +9,7 @@ import pytest
 
 from srecycle.keep import Chosen
 from srecycle.keep.deduplicated import Deduplicated, normalised
+from tests.unit.keep.taken import permuted
 
 WORDS = ("the", "a", "list", "write", "describe", "story", "poem", "city", "river", "about", "three", "healthy", "how")
 
@@ -85,6 +86,28 @@ def test_deduplicated_keeps_the_first_or_the_best(settings: Any, kept: int, simi
     chosen = _chosen(["Name a fruit."] * 4, [0.5, 0.1, 0.9, 0.9])
     found = _duplicates(chosen, similarity=similarity, **settings)
     assert found == [place for place in range(4) if place != kept]
+
+
+@pytest.mark.parametrize("similarity", [0.7, 1.0])
+@pytest.mark.parametrize("highest", [True, False])
+def test_deduplicated_by_score_keeps_the_same_rows_in_any_order(similarity: float, highest: bool) -> None:
+    """Each question stands there three times, of two scores: mostly the ids part the equal ones."""
+    rng = random.Random(0)
+    questions = [" ".join(rng.choices(WORDS, k=8)) for _ in range(40)]
+    texts = [question + end for question in questions for end in ("", "", "!")]
+    chosen = _chosen(texts, rng.choices((0.25, 0.5), k=120))
+    one = Deduplicated(by="ifd", similarity=similarity, highest=highest)
+    told = one.reasons(chosen)
+    assert 40 <= np.count_nonzero(told == "duplicate") <= 90
+    for _ in range(5):
+        order = rng.sample(range(120), 120)
+        assert one.reasons(permuted(chosen, order)).tolist() == told[order].tolist()
+
+
+def test_deduplicated_without_score_the_first_of_the_source_is_kept_whatever_its_id() -> None:
+    chosen = permuted(_chosen(["Name a fruit."] * 3), [2, 0, 1])
+    assert _duplicates(chosen) == [1, 2]
+    assert _duplicates(chosen, by="ifd") == [0, 2]
 
 
 def test_deduplicated_without_the_score_is_refused_and_displaces_nobody() -> None:

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,9 +23,26 @@ CASES = [
     ("A fund of $1,000.50 earns 4%.", "It holds 1000.5 dollars, at 4.0 percent.", ""),
     ("A fund of $1,000 earns 4%.", "It holds 1,001 dollars, at 4 percent.", "number_lost"),
     ("Add 12 and 30.", "Add 12 and 3.0", "number_lost"),
-    ("Explain COVID-19, H2O and one of the following.", "Explain the disease, water and some of these.", ""),
+    ("Explain COVID-19, GPT-4 and one of the following.", "Explain COVID, GPT and some of these.", ""),
     ("1. Do this. (2) Do that.", "Do this and that.", ""),
     ("Tell of three hundred men.", "Tell of 300 men.", ""),
+    ("What is -5 + 3?", "What is 5 + 3?", "number_lost"),
+    ("What is -5 + 3?", "Add 3 to minus 5.", ""),
+    ("What is -5 + 3?", "Work out (\u22125) + 3, step by step.", ""),
+    ("What is 8 - 5?", "What is 8 -5, or 8 minus 5?", ""),
+    ("Simplify x -5.", "Simplify x - 5.", ""),
+    ("Plan for 5-7 days.", "Plan for 5 to 7 days.", ""),
+    ("Compute 1e5.", "Compute 1e6.", "number_lost"),
+    ("Compute 1e5 and 2.5E-3.", "Compute 100,000 and 0.0025.", ""),
+    ("What is 5% of a cake?", "What is 5 of a cake?", "number_changed"),
+    ("What is 5% of a cake?", "What is five percent of a cake?", ""),
+    ("Take 5% to 10% off.", "Take off 5-10%.", ""),
+    ("Take 1% off.", "Take one per cent off.", ""),
+    ("It costs $20.", "It costs 20 euros.", "number_changed"),
+    ("It costs $20.", "It costs between 10 and 20 US dollars.", ""),
+    ("It costs \u00a320.", "It costs 20 pounds.", ""),
+    ("It weighs 20 pounds.", "It weighs 20 lb.", ""),
+    ("A budget of $20 million.", "A budget of 20 million dollars.", ""),
     ("Why was 1066 important?", "Why did England change in the eleventh century?", "number_lost"),
     # code
     ("Fix `x = y[1]` here.", "Explain and fix  `x  =  y[1]`.", ""),
@@ -43,6 +61,11 @@ CASES = [
     ("Tell me about Marie Curie.", "What were Curie's main findings?", ""),
     ("Explain Artificial Intelligence.", "What is artificial intelligence good for?", ""),
     ("Marie knows. Write it.", "A girl knows. Write it.", ""),
+    ("Write a poem about Paris.", "Write a poem about London.", "name_lost"),
+    ("Explain Einstein's theory.", "Explain Newton's theory.", "name_lost"),
+    ("Say that I know, as I'm told, plan B and Mr. X.", "Say that she knows the plan.", ""),
+    ("List them. Colour: red, Size: big", "Which are red and big?", ""),
+    ("Name cities in spring, as in Rome.", "Name rome and others.", ""),
     ("Explain World War I.", "Explain World War I to a child.", ""),
     ('Define "supply chain".', "Define \u201cSupply  chain\u201d for a student.", ""),
     ('Define "supply chain".', "Define logistics.", "name_lost"),
@@ -69,6 +92,11 @@ CASES = [
     ("Sort without using loops.", "Sort a list with loops.", "constraint_changed"),
     ("Sort without using loops.", "Sort a list.", "constraint_lost"),
     ("Do not mention his works.", "Tell of his works.", "constraint_changed"),
+    ("Do not mention money.", "Tell of money, and note that you should not worry.", "constraint_changed"),
+    ("Do not mention money.", "Tell of fame, and of what else money" + " x" * 40 + " not.", "constraint_changed"),
+    ("Do not mention money.", "Tell of fame. Money must not be mentioned.", ""),
+    ("Do not mention money.", "Do not, for whatever reason there may be, speak of money.", ""),
+    ("Use only natural ingredients.", "Bake natural ingredients, since you only live once.", "constraint_changed"),
     ("Use only natural ingredients.", "Bake it with natural ingredients.", "constraint_changed"),
     ("Use only natural ingredients.", "Bake it, with natural ingredients only.", ""),
     ("What happens if you do not sleep?", "What does sleep do?", ""),
@@ -88,6 +116,28 @@ def test_unfaithful_takes_inputs_on_both_sides_but_no_constraints_from_them() ->
     assert unfaithful("Sum it.", "10 20", "Add 10 and 20.", "") == set()
     assert unfaithful("Sum it.", "10 20", "Add it.", "10 20 30") == {"number_lost"}
     assert unfaithful("Mend it.", "", "Correct it.", "I never use commas, and write in French.") == set()
+
+
+def test_faithful_texts_are_read_once_for_reasons_and_findings() -> None:
+    """Between the two the texts change under its feet: what was found stays, and other rows are read anew."""
+    texts = {"instruction": ["Name 3."], "input": [""], "original_instruction": ["Name 3."], "original_input": [""]}
+    chosen = taken(1, **texts)
+    one = Faithful()
+    assert one.reasons(chosen).tolist() == [""]
+    chosen.texts["instruction"][0] = "Name 4."
+    assert not one.findings(chosen)["number_lost"].any()
+    assert Faithful().findings(chosen) is one.findings(chosen)
+    assert [*Faithful(names=False).findings(chosen)] != [*one.findings(chosen)]
+    assert one.reasons(chosen.only(np.array([True]))).tolist() == ["number_lost"]
+
+
+def test_faithful_findings_are_forgotten_with_their_rows() -> None:
+    """Rows of the same address follow one another: none is told what was found in one that is gone."""
+    for number in range(300):
+        now = ["Name 3." if number % 2 else "Name 4."]
+        chosen = taken(1, instruction=now, input=[""], original_instruction=["Name 3."], original_input=[""])
+        assert Faithful().reasons(chosen).tolist() == ["" if number % 2 else "number_lost"]
+        del chosen
 
 
 def test_faithful_reasons_are_the_first_and_findings_are_all() -> None:
@@ -138,7 +188,7 @@ def test_unfaithful_real_rows_against_themselves_find_nothing(shared: Path) -> N
 
 
 def test_unfaithful_real_rewrites_are_found_as_read_by_hand(shared: Path) -> None:
-    """18 of 120, all of them read. Two name a thing otherwise (the Battle of the Bulge, the producer's problem)."""
+    """19 of 120, all of them read. Three name a thing otherwise (the Second World War, of WWII, for example)."""
     rows = json.loads((shared / "data/alpaca_subset_3111.json").read_text())
     found: Counter[str] = Counter()
     for line in (shared / "data/reflections/replies.jsonl").read_text().splitlines():
@@ -149,6 +199,6 @@ def test_unfaithful_real_rewrites_are_found_as_read_by_hand(shared: Path) -> Non
             found.update(said)
             found["rows"] += bool(said)
     assert found == {
-        **{"rows": 18, "number_lost": 3, "number_changed": 1, "name_lost": 7, "name_changed": 2},
+        **{"rows": 19, "number_lost": 3, "number_changed": 1, "name_lost": 8, "name_changed": 2},
         **{"constraint_lost": 3, "constraint_changed": 5},
     }

@@ -12,7 +12,24 @@ from srecycle.keep.faithful import unfaithful
 from srecycle.keep.findings import content_words
 
 SIZE = 100_000
-WORST = ("1-", "1 1 ", "Aa\n", "A ", "\n", "(Aa & Aa ", "3 sentences or ", "[1]", '"a', "`a", "according to ", "#")
+WORST = (
+    "1-",
+    "1 1 ",
+    "Aa\n",
+    "A ",
+    "\n",
+    "(Aa & Aa ",
+    "3 sentences or ",
+    "[1]",
+    '"a',
+    "`a",
+    "according to ",
+    "#",
+    "not a ",
+    "-1 ",
+    "Aa a ",
+    "1e1 $1 to ",
+)
 PIECES = (
     *("a", "Aa Bb ", "Aa of the ", "Aa'", "aB", "a_", "A" * 30 + " ", "i", " ", "\t"),
     *(
@@ -69,7 +86,17 @@ def test_patterns_hostile_text_takes_under_a_second(piece: str) -> None:
 
 @pytest.mark.parametrize(
     "form",
-    ["x Aa B{1} ", 'x "q{0}" ', "f{0}(x);\n", "{0} x{0} ", "use only c{1}, ", "{0} words ", "`a{0} `", "in JSON; {0} "],
+    [
+        "x Aa B{1} ",
+        'x "q{0}" ',
+        "f{0}(x);\n",
+        "{0} x{0} ",
+        "use only c{1}, ",
+        "-{0}% x ",
+        "{0} words ",
+        "`a{0} `",
+        "in JSON; {0} ",
+    ],
 )
 def test_faithful_many_facts_that_are_all_lost_take_under_a_second(form: str) -> None:
     letters = str.maketrans("0123456789", "abcdefghij")

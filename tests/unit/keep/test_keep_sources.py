@@ -68,6 +68,13 @@ def test_best_sources_of_equal_ones_the_first_name_is_kept() -> None:
     assert BestSources(by="grape").reasons(chosen).tolist() == [ELSE, "", ELSE]
 
 
+def test_best_sources_without_any_source_say_what_to_set() -> None:
+    chosen = taken(2, {"ifd": [0.5, 0.4]}, source=["", ""])
+    with pytest.raises(UserError, match=r"none of the 2 rows that other .* names its own: set data.source_field"):
+        BestSources().reasons(chosen)
+    assert BestSources().reasons(taken(0, {"ifd": []}, source=[])).tolist() == []
+
+
 @given(st.permutations(range(10)), st.integers(1, 4), st.sampled_from(["mean", "median"]))
 def test_best_sources_do_not_depend_on_order_and_more_hold_fewer(order: list[int], count: int, statistic: str) -> None:
     chosen = taken(10, {"ifd": IFD}, source=SOURCES)

@@ -50,13 +50,22 @@ def _kept(one: Share, chosen: Chosen) -> set[str]:
         ({"fraction": 0.4}, ["-", "", "", "-", "?"]),
         ({"fraction": 1.0}, ["", "", "", "", "?"]),
         ({"rows": 1, "highest": False}, ["", "-", "-", "-", "?"]),
-        ({"fraction": 0.05}, ["-", "-", "-", "-", "?"]),
+        ({"fraction": 0.05}, ["-", "", "-", "-", "?"]),  # one at least
+        ({"fraction": 0.5}, ["-", "", "", "", "?"]),  # 2.5, and halves go up
     ],
 )
 def test_top_keeps_the_best_and_refuses_rows_without_score(settings: dict[str, Any], reasons: list[str]) -> None:
     told = {"": "", "-": "ifd_not_in_top", "?": "ifd_too_short"}
     chosen = taken(5, {"ifd": [0.1, 0.9, 0.5, 0.5, NAN]}, status=["ok"] * 4 + ["too_short"])
     assert Top(**settings).reasons(chosen).tolist() == [told[one] for one in reasons]
+
+
+@pytest.mark.parametrize(
+    ("fraction", "rows", "count"),
+    [(0.5, 1, 1), (0.5, 5, 3), (0.25, 10, 3), (0.29, 50, 15), (0.01, 3, 1), (1e-9, 1, 1), (1.0, 7, 7), (0.1, 0, 0)],
+)
+def test_share_fraction_keeps_one_at_least_and_rounds_halves_up(fraction: float, rows: int, count: int) -> None:
+    assert len(_kept(RandomShare(fraction=fraction), _many(count=rows))) == count
 
 
 def test_top_score_that_overflowed_is_refused_as_non_finite() -> None:
@@ -183,7 +192,7 @@ def test_share_that_is_larger_keeps_all_that_a_smaller_one_keeps(
     chosen = _many(seed, 60)
     few, many = (_kept(kind(fraction=one), chosen) for one in sorted((small, large)))
     assert few <= many
-    assert len(many) == min(round(max(small, large) * 60), len(_kept(kind(fraction=1.0), chosen)))
+    assert len(many) == min(max(1, round(max(small, large) * 60)), len(_kept(kind(fraction=1.0), chosen)))
 
 
 @pytest.mark.parametrize("kind", KINDS)

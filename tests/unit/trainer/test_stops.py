@@ -45,7 +45,7 @@ def _once_saved(scratch: Path, act: Callable[[], None]) -> Iterator[None]:
 
     def wait() -> None:
         while not _whole(scratch) and not done.is_set():
-            time.sleep(0.001)
+            time.sleep(0.003)
         act()
 
     done, thread = threading.Event(), threading.Thread(target=wait)
@@ -102,7 +102,7 @@ def test_kill_at_a_random_step_resumes_to_the_same_curve_and_weights(bench: Benc
     limit = time.monotonic() + 120
     while process.poll() is None and max(_whole(root / "s1"), default=0) < at:
         assert time.monotonic() < limit, "no checkpoint came"
-        time.sleep(0.0005)
+        time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, f"the training ended before it was killed after step {at}"
     bench.root, bench.made = root, 0
