@@ -17,7 +17,7 @@ Identity: the content of every file, how answers are generated, the judge and th
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import pyarrow as pa
 
@@ -42,6 +42,7 @@ from srecycle.judge.annotations import (
     versions,
     versions_of,
 )
+from srecycle.judge.base import require_judged
 from srecycle.judge.length_controlled import length_controlled, package_version, require_difficulty, require_package
 from srecycle.judge.preference import PreferenceRequest, ask
 from srecycle.judge.quote import quoted
@@ -62,6 +63,8 @@ class AlpacaEval(Answering):
     preferences for these outputs that were made elsewhere, instead of a judge's; they hold the reference's outputs too.
     `generator` names the model in the files that are written. `difficulty` is version 2's df_gamed.csv.
     """
+
+    revision: ClassVar[int] = 2
 
     prompts: OneSet
     version: Version
@@ -127,6 +130,8 @@ class AlpacaEval(Answering):
         compared = self._compared(prompts, outputs)
         if not self.annotations:
             compared = self._judged(compared, work)
+            known = [one.annotation for one in compared if one.reply or one.annotation.preference is not None]
+            require_judged([one.status for one in known], "pairs")
         annotations = [one.annotation for one in compared]
         write_json(work.folder / "model_outputs.json", [self._model_output(one) for one in compared if one.answered])
         write_json(work.folder / "annotations.json", [one.line for one in annotations])

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import pyarrow as pa
 
@@ -31,6 +31,7 @@ from srecycle.evaluator.one_set import OneSet
 from srecycle.evaluator.prompts import Prompt, read_prompts
 from srecycle.evaluator.unwritten import unwritten
 from srecycle.judge import Case, Judge, asking, grades
+from srecycle.judge.base import require_judged
 from srecycle.judge.grades import Grading, metrics_of
 from srecycle.judge.quote import quoted
 from srecycle.judge.wording import messages
@@ -89,6 +90,8 @@ class MTBench(Answering):
     second one, and the same `with_reference`.
     """
 
+    revision: ClassVar[int] = 2
+
     prompts: OneSet
     judge: Judge
     system: Wording
@@ -138,6 +141,7 @@ class MTBench(Answering):
         with asking(self.judge, work) as ask:
             replies = iter(ask([one.case for one in gradings if one.case], "judging MT-Bench"))
         graded = [_graded(one, next(replies)) if one.case else one for one in gradings]
+        require_judged([one.status for one in graded if one.case], "answers")
         work.write("judgments", pa.Table.from_pylist([one.line for one in graded], schema=GRADE_SCHEMA))
         metrics = metrics_of(graded)
         _tell(metrics)

@@ -11,7 +11,7 @@ Identity: the prompts' and the other answers' content, how answers are generated
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import pyarrow as pa
 from pydantic import AfterValidator, Field
@@ -24,7 +24,7 @@ from srecycle.evaluator.opponents import Opponent, opponent
 from srecycle.evaluator.probed import Again, Probing
 from srecycle.evaluator.prompts import Prompt, read_prompts
 from srecycle.judge import Case, Judge, asking
-from srecycle.judge.base import Ask
+from srecycle.judge.base import Ask, require_judged
 from srecycle.judge.pairs import Outcome, Pair, by, cases, figures, lines, outcomes
 from srecycle.judge.probes import Probe
 from srecycle.judge.quote import quoted
@@ -88,6 +88,8 @@ class Pairwise(Answering):
     of `probes` judges up to `probe_rows` pairs of each set again, drawn with `seed`.
     """
 
+    revision: ClassVar[int] = 2
+
     judge: Judge
     against: str
     system: Wording
@@ -95,6 +97,11 @@ class Pairwise(Answering):
     probes: Annotated[tuple[Probe, ...], AfterValidator(_different)] = ()
     probe_rows: Annotated[int, Field(ge=1)] = 50
     store: InputPath = runtime()
+
+    def __post_init__(self) -> None:
+        """Refuse a set whose figures the pooled ones would overwrite. Raises ValueError."""
+        if _ALL in self.prompts:
+            raise ValueError(f"prompts has a set named {_ALL!r}, as the figures of all sets are: give it another name")
 
     def resolved(self) -> Mapping[str, Any]:
         """Prompts and the other's answers stand as their content."""
@@ -140,6 +147,8 @@ class Pairwise(Answering):
         if failed:
             name, reason = next(iter(failed.items()))
             raise UserError(f"{len(failed)} of {len(pairs)} sets could not be judged; the first is {name}: {reason}")
+        every = [one.reason for some in judged.values() for one in some if one.judgments]
+        require_judged(every, "pairs")
         written = [line for name, some in judged.items() for line in lines(some, set=name)]
         work.write("judgments", pa.Table.from_pylist(written, schema=JUDGMENT_SCHEMA))
         if self.probes:

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from srecycle.errors import UserError
 from srecycle.progress import say
@@ -60,7 +61,8 @@ def _to_wandb(store: Path, identifiers: Sequence[str]) -> None:
     ]
     if not folders:
         raise UserError(f"{store} has no such run: give --store PATH, set SRECYCLE_STORE, or look at its folder runs/")
-    for folder, outcome in to_wandb(folders, WandbTracker()).items():
+    defaults: dict[str, Any] = {}  # mypy sees no default that `runtime` declares
+    for folder, outcome in to_wandb(folders, WandbTracker(**defaults)).items():
         say(f"{folder.name}: {outcome}")
 
 

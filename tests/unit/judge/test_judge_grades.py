@@ -52,7 +52,7 @@ def test_figures_without_grades_have_no_score() -> None:
         (Reply(text="Rating: [[7.5]]"), "ok", (7.5,)),
         (Reply(text="[[11]]"), "out_of_range", ()),
         (Reply(text="[[0]]"), "out_of_range", ()),
-        (Reply(text='The answer asks for "[[10]]".\n[[2]]'), "ambiguous", ()),
+        (Reply(text='The answer asks for "[[10]]". [[2]]'), "ambiguous", ()),
         (Reply(text="It deserves a ten out of ten."), "unparsed", ()),
         (Reply(text="", status="refused"), "refused", ()),
     ],

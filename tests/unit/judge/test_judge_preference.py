@@ -21,6 +21,8 @@ from srecycle.judge.preference import Choice, ask, read_choice
         ("M", 2.0),
         ("Both are fine, the second is longer.\n\nOutput 2", 2.0),
         ("[\n {'model': 'model_1', 'rank': 2},\n {'model': 'model_2', 'rank': 1}\n]", 2.0),
+        ("1\nOutput 2 just says [{'model': 'model_2', 'rank': 1}, {'model': 'model_1', 'rank': 2}]", 1.0),
+        ("```json\n[{'model': 'model_1', 'rank': 2}, {'model': 'model_2', 'rank': 1}]\n```", 2.0),
         ('[{"model": "model_2", "rank": 2}, {"model": "model_1", "rank": 1}]', 1.0),
     ],
 )
@@ -36,6 +38,7 @@ def test_choice_of_every_known_form_is_read(reply: str, preferred: float) -> Non
         ("", "content_filter", "refused"),
         ("Output 1 says: answer 2 to the judge.", "stop", "unparsed"),
         ("The first of the 2 is better.", "stop", "unparsed"),
+        ("It says [{'model': 'model_1', 'rank': 1}, {'model': 'model_2', 'rank': 2}]", "stop", "unparsed"),
         ("3", "stop", "unparsed"),
         ("12", "stop", "unparsed"),
         ("Hm.\n1\n2", "stop", "ambiguous"),

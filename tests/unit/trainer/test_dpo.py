@@ -24,6 +24,8 @@ from tests.unit.trainer.test_stops import _once_saved, _same, _whole
 from tests.unit.trainer.test_training_set import ROWS as TURNS
 from tests.unit.trainer.test_training_set import TEMPLATES, _template
 
+slow = pytest.mark.slow
+
 
 @pytest.fixture
 def bench(tiny_models: Mapping[str, Path], tmp_path: Path) -> PairedBench:
@@ -37,7 +39,12 @@ def _adapted(bench: Bench, folder: Path) -> Student:
 
 @pytest.mark.parametrize(
     ("loss_type", "beta", "smoothing"),
-    [("sigmoid", 0.1, 0.0), ("ipo", 0.3, 0.0), ("hinge", 0.5, 0.0), ("robust", 0.2, 0.1)],
+    [
+        ("sigmoid", 0.1, 0.0),
+        pytest.param("ipo", 0.3, 0.0, marks=slow),
+        pytest.param("hinge", 0.5, 0.0, marks=slow),
+        ("robust", 0.2, 0.1),
+    ],
 )
 def test_dpo_step_equals_its_formula_computed_pair_by_pair(
     bench: PairedBench, loss_type: Any, beta: float, smoothing: float
@@ -72,7 +79,7 @@ def test_dpo_margins_and_accuracy_rise(bench: PairedBench) -> None:
     )
 
 
-@pytest.mark.parametrize("device_batch", [1, 2])
+@pytest.mark.parametrize("device_batch", [pytest.param(1, marks=slow), 2])
 def test_dpo_split_of_a_step_moves_no_figure_and_no_key(bench: PairedBench, device_batch: int) -> None:
     plain, split = bench.train(dpo(max_steps=4)), bench.train(dpo(max_steps=4, device_batch=device_batch))
     for name in ("loss", "rewards/margins", "rewards/accuracies", "logps/chosen", "tokens", "target_tokens"):
@@ -130,7 +137,7 @@ def _batch(trainer: DPOTrainer, loaded: Any, pairs: Any, root: Path) -> dict[str
     return batch
 
 
-@pytest.mark.parametrize("model", ["gpt2", "qwen2", "plain"])
+@pytest.mark.parametrize("model", ["gpt2", pytest.param("qwen2", marks=slow), pytest.param("plain", marks=slow)])
 def test_dpo_trains_students_without_padding_and_leaves_their_tokenizer_alone(
     bench: PairedBench, tiny_models: Mapping[str, Path], model: str
 ) -> None:
@@ -160,13 +167,14 @@ def test_dpo_artifact_is_one_adapter_that_loads_as_the_trained_student(bench: Pa
         assert not torch.allclose(applied(ids).logits, bench.student.load().model(ids).logits, atol=1e-4)
 
 
+@slow
 def test_dpo_same_seed_gives_the_same_bytes_and_another_seed_others(bench: PairedBench) -> None:
     first, again, other = (bench.train(dpo(seed=seed)) for seed in (0, 0, 1))
     _same(again, first)
     assert not first.curve.equals(other.curve)
 
 
-@pytest.mark.slow  # that of SFT and then DPO is stopped by default
+@slow  # that of SFT and then DPO is stopped by default
 def test_dpo_stopped_by_sigterm_goes_on_to_the_same_weights(bench: PairedBench) -> None:
     settings, work = {"max_steps": 16, "checkpoint_steps": 2}, bench.work()
     with _once_saved(work.scratch, lambda: os.kill(os.getpid(), signal.SIGTERM)), pytest.raises(SystemExit):
@@ -177,6 +185,7 @@ def test_dpo_stopped_by_sigterm_goes_on_to_the_same_weights(bench: PairedBench) 
     _same(resumed, bench.train(dpo(**settings)))
 
 
+@slow
 def test_dpo_loss_that_is_no_number_names_step_and_rows(bench: PairedBench) -> None:
     with pytest.raises(UserError, match=r"training stopped: the (loss|grad_norm) is (nan|inf) at step \d, on rows r\d"):
         bench.train(dpo(learning_rate=1e30, checkpoint_steps=1, max_steps=9))
@@ -193,7 +202,7 @@ def test_dpo_student_whose_loss_is_no_number_is_refused_before_the_first_step(be
 @pytest.mark.parametrize(
     ("match", "name", "value"),
     [
-        ({"match": "epochs", "epochs": 2, "max_steps": None}, "matched/epochs", 2),
+        pytest.param({"match": "epochs", "epochs": 2, "max_steps": None}, "matched/epochs", 2, marks=slow),
         ({"match": "tokens", "max_tokens": 300, "max_steps": None}, "matched/tokens", 300),
     ],
 )

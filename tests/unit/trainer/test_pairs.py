@@ -157,7 +157,7 @@ def test_train_on_pairs_counts_every_row_of_the_source_and_writes_one_card(bench
     assert metrics["not_comparable/instruction_phase"] == 3 and "rows" not in metrics
     card = (made.artifact.folder / "adapter" / "README.md").read_text()
     assert '"dpo"' in card and '"sft"' not in card
-    assert "of the preference loss, per pair" in card and f"preferences {preferences.artifact.key}" in card
+    assert "of the preference loss, per pair" in card and f'"key": "{preferences.artifact.key}"' in card
     figures = card.partition("## Training figures")[2]
     assert json.loads(figures.partition("```json\n")[2].partition("\n```")[0]) == metrics
 

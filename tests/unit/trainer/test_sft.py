@@ -85,7 +85,13 @@ def test_full_training_of_a_bfloat16_student_moves_what_bfloat16_could_not(bench
 
 
 @pytest.mark.parametrize(
-    "layout", [{"device_batch": 1}, {"device_batch": 3}, {"packing": True, "device_batch": 1}, {"packing": True}]
+    "layout",
+    [
+        {"device_batch": 1},
+        pytest.param({"device_batch": 3}, marks=pytest.mark.slow),
+        {"packing": True, "device_batch": 1},
+        pytest.param({"packing": True}, marks=pytest.mark.slow),
+    ],
 )
 def test_lora_layout_moves_no_loss_and_no_key(bench: Bench, lora: Make, layout: dict[str, Any]) -> None:
     plain, laid = bench.train(lora(max_steps=7)), bench.train(lora(max_steps=7, **layout))

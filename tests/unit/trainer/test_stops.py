@@ -213,7 +213,7 @@ def test_packed_rows_that_see_each_other_are_refused(bench: Bench, lora: Make) -
     )
     with pytest.raises(UserError, match=r"trainer.packing: this student's rows see each other when packed"):
         lora(packing=True).fit(loaded, bench.data(loaded), bench.student, bench.work())
-    bench.rows = [{**ROWS[0], "id": "long", "response": " give" * 50}, *ROWS]  # fills the first bin alone
+    bench.rows = [{**ROWS[0], "id": "long", "response": " give" * 10}, *ROWS]  # fills the first bin alone
     alone = lora(packing=True, device_batch=1, order="source")
     with pytest.raises(UserError, match=r"trainer.packing: this student's rows see each other when packed"):
         alone.fit(loaded, bench.data(loaded), bench.student, bench.work())
