@@ -146,7 +146,7 @@ def _add_sheet(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     sheet.add_argument("--out", type=Path, required=True, help="a new folder")
     sheet.add_argument("--rows", type=int, help="how many prompts, drawn at random (default: all)")
     sheet.add_argument("--annotators", type=int, default=3, choices=range(1, 100), metavar="N", help="sheets (3)")
-    sheet.add_argument("--seed", type=int, default=0, help="of the draw and of the order of answers (0)")
+    sheet.add_argument("--seed", type=_seed, default=0, help="of the draw and of the order of answers (0)")
     sheet.add_argument("--store", type=Path, default=store, help="where runs are (now: %(default)s)")
     sheet.set_defaults(run=_sheet)
 
@@ -157,8 +157,14 @@ def _add_analyse(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     analyse.add_argument("key", metavar="KEY", type=Path, help="key.json of the sheets' folder")
     analyse.add_argument("sheet", metavar="SHEET", nargs="+", type=Path, help="labelled sheets (CSV), one an annotator")
     analyse.add_argument("--json", type=Path, help="also write the figures and every row's labels to this file")
-    analyse.add_argument("--seed", type=int, default=0, help="of the bootstrap interval (0)")
+    analyse.add_argument("--seed", type=_seed, default=0, help="of the bootstrap interval (0)")
     analyse.set_defaults(run=_analyse)
+
+
+def _seed(written: str) -> int:
+    if (seed := int(written)) < 0:
+        raise argparse.ArgumentTypeError(f"{seed} is negative: expected a whole number from 0")
+    return seed
 
 
 def _show(told: dict[Path, Metrics]) -> None:

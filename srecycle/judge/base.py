@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from srecycle.config import Component, component
+from srecycle.errors import UserError
 from srecycle.progress import metered
 from srecycle.reflection.bill import Bill
 from srecycle.stage import Work
@@ -23,6 +24,7 @@ from srecycle.teacher import Ledger, Rates, Reply, Request, Teacher
 
 Messages = list[dict[str, str]]
 
+_FAILED = "teacher_failed"
 _AT_ONCE = 512
 """Cases that are handed to the judge together: all of a large set would be hundreds of megabytes of text."""
 
@@ -171,6 +173,18 @@ def asking(judge: Judge, work: Work) -> Iterator[Ask]:
     finally:
         work.notes["calls"] = bill.total
         judge.close()
+
+
+def require_judged(statuses: Sequence[str], what: str) -> None:
+    """Raise UserError where the judge was asked and failed every time: that is no result, and may be otherwise later.
+
+    `statuses` has one for each of `what` that could be judged.
+    """
+    if statuses and set(statuses) == {_FAILED}:
+        raise UserError(
+            f"nothing was judged: the judge failed for all {len(statuses)} {what} ({_FAILED}); mend what it said "
+            "above, and run again: only what is missing is asked for"
+        )
 
 
 def _asked(judge: Judge, cases: Sequence[Case], label: str, ledger: Ledger, bill: Bill) -> list[Reply]:

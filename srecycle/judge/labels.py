@@ -30,6 +30,7 @@ LABELS: Final = ("1", "2", "tie")
 _NEEDED = ("sheet", "row", "preference")
 _SEPARATORS = ",;\t"
 _ENCODINGS: Final[Mapping[bytes, str]] = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+_LONGEST: Final = 2**31 - 1
 _VALUES: Final[Mapping[str, float]] = {"lose": -1.0, "tie": 0.0, "win": 1.0}
 
 
@@ -71,6 +72,11 @@ def read_sheet(path: Path, key: Key) -> Sheet:
     (name,) = names
     if name not in key.own_first:
         raise UserError(f"{path} is the sheet {name}, which the key doesn't know: it has {', '.join(key.own_first)}")
+    if without := [row for row in key.rows if row not in key.own_first[name]]:
+        raise UserError(
+            f"the key of {key.study} doesn't say which answer of row {without[0]} came first in the sheet {name}: give "
+            "the key as it was written"
+        )
     return _read(name, [cell for _, cell in cells], path, key)
 
 
@@ -117,6 +123,8 @@ def _verdict(label: str, own_first: bool) -> Verdict:
 
 def _cells(path: Path, key: Key) -> Iterator[tuple[str, _Cell]]:
     """Yield the sheet's name and the label of each line; lines without any content are a spreadsheet's own."""
+    # An answer may be longer than the 131,072 characters that a cell has by default; we wrote it ourselves.
+    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST))
     text = _text(path)
     header, separator = _header(text, path)
     places = {name: header.index(name) for name in _NEEDED}
@@ -150,7 +158,12 @@ def _header(text: str, path: Path) -> tuple[list[str], str]:
     """Return the names of the columns and what separates them. Raises UserError where needed ones are missing."""
     first = next(iter(text.splitlines()), "")
     for separator in _SEPARATORS:
-        names = [name.strip().lower() for name in next(csv.reader([first], delimiter=separator), [])]
+        try:
+            names = [name.strip().lower() for name in next(csv.reader([first], delimiter=separator), [])]
+        except csv.Error:
+            continue
+        if twice := [name for name in _NEEDED if names.count(name) > 1]:
+            raise UserError(f"{path} has {twice[0]!r} twice in its first line: keep one column of that name")
         if set(_NEEDED) <= set(names):
             return names, separator
     raise UserError(

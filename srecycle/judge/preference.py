@@ -1,8 +1,9 @@
 """Which of two outputs a judge prefers: the words that ask, and the reading of the reply. Pure.
 
 A reply's first line names the better one: `1`, `2`, `tie`, `Output (a)`, `model_2`. The forms that AlpacaEval's own
-wordings ask for are read too: a ranking (`[{'model': 'model_1', 'rank': 1}, ...]`), and the identifiers m and M. Where
-the first line is none of these, all lines that are must agree; words in sentences are never a choice.
+wordings ask for are read too: the identifiers m and M, and a reply that begins with a ranking
+(`[{'model': 'model_1', 'rank': 1}, ...]`). Where the first line is none of these, all lines that are must agree; words
+in sentences are never a choice.
 
 Reasons why there is none: `empty`, `refused`, `cut`, `ambiguous` (readings that differ), `unparsed`.
 """
@@ -34,6 +35,8 @@ _NAMED: Final = {"1": 1.0, "one": 1.0, "a": 1.0, "2": 2.0, "two": 2.0, "b": 2.0}
 _EITHER: Final = 1.5
 _IDENTIFIERS: Final = {"m": 1.0, "M": 2.0}
 _RANK = re.compile(r"['\"]model['\"]\s*:\s*['\"]model_([12])['\"]\s*,\s*['\"]rank['\"]\s*:\s*(\d+)", re.ASCII)
+_JSON = re.compile(r"(?:json|python)?\s*[\[{]")
+"""How a reply begins that is a ranking (fences are taken away): elsewhere one may be quoted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +60,12 @@ def read_choice(reply: str, finish_reason: str = "stop") -> Choice:
     """Return what a reply prefers. `finish_reason` is the server's: "length" says that the reply was cut."""
     if reply.strip() in _IDENTIFIERS:  # as a whole reply only: one token is all that AlpacaEval 2 asks for
         return Choice(preferred=_IDENTIFIERS[reply.strip()])
-    if ranks := _RANK.findall(reply):
-        return _ranked(ranks)
-    _, lines = finished(reply, finish_reason)
+    text, lines = finished(reply, finish_reason)
     found = [_named(line) for line in lines]
     if found and found[0] is not None:
         return Choice(preferred=found[0])
+    if _JSON.match(text) and (ranks := _RANK.findall(reply)):
+        return _ranked(ranks)
     choices = {one for one in found if one is not None}
     if len(choices) > 1:
         return Choice(status="ambiguous")

@@ -122,7 +122,7 @@ def _unwrapped(path: Path) -> Iterator[dict[str, Any]]:
     if path.suffix == ".json" and path.is_file():
         try:
             content = json.loads(path.read_text(encoding="utf-8-sig"))
-        except ValueError:
+        except (ValueError, RecursionError):
             content = None  # `records` says what is wrong with it
         if isinstance(content, dict) and isinstance(content.get("data"), list):
             for number, record in enumerate(content["data"]):
@@ -130,7 +130,10 @@ def _unwrapped(path: Path) -> Iterator[dict[str, Any]]:
                     raise UserError(f"{path}: record {number} is a JSON {type(record).__name__}: expected an object")
                 yield record
             return
-    yield from records(path)
+    try:
+        yield from records(path)
+    except RecursionError as error:
+        raise UserError(f"{path} holds JSON that is nested too deep: expected records of reviews") from error
 
 
 def _question(record: Mapping[str, Any], place: str) -> str:

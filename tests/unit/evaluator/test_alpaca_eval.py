@@ -312,3 +312,15 @@ def test_run_with_alpaca_eval_from_the_command_line_costs_nothing_again(tmp_path
         assert paid == runs[0].metrics["evaluate/alpaca_eval/v1/judged"] >= 3
     assert runs[1].metrics["evaluate/alpaca_eval/v1/win_rate"] == runs[0].metrics["evaluate/alpaca_eval/v1/win_rate"]
     assert {stage["how"] for stage in runs[1].stages} == {"hit"}
+
+
+def test_alpaca_eval_that_the_judge_failed_throughout_is_no_result(
+    tmp_path: Path, store: Store, subject: Subject
+) -> None:
+    with FaultyServer(rate=1.0, faults=("500",), text=_longer) as server:
+        evaluator = _evaluator(tmp_path, served_judge(server, attempts=1))
+        with pytest.raises(UserError, match=r"nothing was judged: the judge failed for all 3 pairs.*run again"):
+            evaluator.evaluate(subject, begun(store, "1"))
+    with FaultyServer(text=_longer) as server:
+        found = _evaluator(tmp_path, served_judge(server)).evaluate(subject, begun(store, "1"))
+        assert found["v1/judged"] == 3

@@ -206,3 +206,13 @@ def test_mt_bench_published_questions_are_graded_beside_their_references(shared:
     assert {name: shown.count(name) for name in set(shown)} == {"math": 10, "reasoning": 10, "coding": 10}
     overtaken = next(one for one in questions if "overtaken the second person" in one.prompt.turns[0])
     assert "now second place" in overtaken.references[0] and "last" in overtaken.references[1]
+
+
+def test_mt_bench_that_the_judge_failed_throughout_is_no_result(tmp_path: Path, store: Store, subject: Subject) -> None:
+    with FaultyServer(rate=1.0, faults=("500",), text=_graded) as server:
+        evaluator = _evaluator(tmp_path, served_judge(server, attempts=1))
+        with pytest.raises(UserError, match=r"nothing was judged: the judge failed for all 3 answers.*run again"):
+            evaluator.evaluate(subject, begun(store, "1"))
+    with FaultyServer(text=_graded) as server:
+        found = _evaluator(tmp_path, served_judge(server)).evaluate(subject, begun(store, "1"))
+        assert found["overall/judged"] == 3

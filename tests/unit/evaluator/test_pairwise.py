@@ -196,6 +196,8 @@ def test_pairwise_wrong_settings_are_refused_before_the_run(tmp_path: Path, stor
         evaluator = _pairwise(tmp_path, _judge(server))
         with pytest.raises(ValidationError, match="answer_2"):
             replace(evaluator, request="{mark} {question} {answer_1}")
+        with pytest.raises(ValidationError, match="a set named 'all'"):
+            replace(evaluator, prompts={"all": evaluator.prompts["v"], "w": evaluator.prompts["w"]})
         with pytest.raises(UserError, match=r"no finished run nobody"):
             replace(evaluator, against="nobody").check()
         turns = _jsonl(tmp_path / "turns.jsonl", {"turns": ["a", "b"]})
@@ -287,3 +289,13 @@ def test_run_one_failed_judge_does_not_lose_the_other_evaluations(tmp_path: Path
         go("name=own", "student=testbed_strong", *both, *gone)
     last = read_run(sorted((tmp_path / "store/runs").iterdir())[-1])
     assert last.status == "failed" and last.metrics["evaluate/answers/v/answers"] == 4
+
+
+def test_pairwise_that_the_judge_failed_throughout_is_no_result(tmp_path: Path, store: Store, subject: Subject) -> None:
+    with FaultyServer(rate=1.0, faults=("500",), text=_prefers_longer) as server:
+        evaluator = _pairwise(tmp_path, _judge(server, attempts=1))
+        with pytest.raises(UserError, match=r"nothing was judged: the judge failed for all 3 pairs.*run again"):
+            evaluator.evaluate(subject, _work(store, "1"))
+    with FaultyServer(text=_prefers_longer) as server:
+        found = _pairwise(tmp_path, _judge(server)).evaluate(subject, _work(store, "1"))
+        assert found["all/judged"] == 3

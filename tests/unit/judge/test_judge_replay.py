@@ -101,3 +101,10 @@ def test_recorded_pairs_duplicates_are_told_apart(tmp_path: Path) -> None:
     one, two, other = recorded_pairs(_file(tmp_path, REVIEW, REVIEW, REVIEW | {"answer_2": "c"}))
     assert two.id == f"{one.id}-2" and other.id not in (one.id, two.id)
     assert (one.own, one.other, [pair.position for pair in (one, two, other)]) == ("a", "b", [0, 1, 2])
+
+
+@pytest.mark.parametrize("name", ["deep.json", "deep.jsonl"])
+def test_recording_nested_too_deep_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("[" * 100_000)
+    with pytest.raises(UserError, match="nested too deep"):
+        judged(tmp_path / name)

@@ -14,6 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from srecycle.errors import UserError
+from srecycle.judge import labels
 from srecycle.judge.__main__ import main
 from srecycle.judge.labels import Sheet, agreements, analysed, read_sheet
 from srecycle.judge.pairs import Pair, Verdict
@@ -111,6 +112,7 @@ def test_sheet_labels_that_are_none_are_told_with_file_and_line(tmp_path: Path) 
     [
         ([("sheet", "row", "label"), ("s-1", "r001", "1")], "names the columns sheet, row, preference"),
         ([], "begins with ''"),
+        ([("sheet", "row", "preference", "Preference"), ("s-1", "r001", "1", "2")], "has 'preference' twice"),
         ([HEADER], "'sheet' has none"),
         ([HEADER, ("t-1", "r001", "1")], "is the sheet t-1, which the key doesn't know"),
         ([HEADER, ("s-1", "r001", "1"), ("s-2", "r002", "1")], "'sheet' has s-1, s-2"),
@@ -119,6 +121,34 @@ def test_sheet_labels_that_are_none_are_told_with_file_and_line(tmp_path: Path) 
 def test_sheet_of_another_kind_or_study_is_refused(tmp_path: Path, lines: list[tuple[str, ...]], said: str) -> None:
     with pytest.raises(UserError, match=said):
         read_sheet(_written(tmp_path / "s.csv", *lines), _key(2))
+
+
+def test_sheet_with_an_answer_of_any_length_is_read(tmp_path: Path) -> None:
+    lines = [(*HEADER, "answer_1"), ("s-1", "r001", "2", "x" * 140_000), ("s-1", "r002", "tie", "")]
+    found = read_sheet(_written(tmp_path / "s.csv", *lines), _key(2))
+    assert dict(found.verdicts) == {"r001": "lose", "r002": "tie"}
+
+
+def test_sheet_whose_first_line_is_no_csv_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labels, "_LONGEST", 131_072)
+    csv.field_size_limit(131_072)
+    (tmp_path / "s.csv").write_text("x" * 140_000 + "\n")
+    with pytest.raises(UserError, match="names the columns sheet, row, preference"):
+        read_sheet(tmp_path / "s.csv", _key(1))
+
+
+def test_sheet_whose_key_lacks_a_rows_order_is_refused(tmp_path: Path) -> None:
+    path = _written(tmp_path / "s.csv", HEADER, ("s-1", "r001", "1"), ("s-1", "r002", "1"))
+    torn = _key(2).model_copy(update={"own_first": {"s-1": {"r001": True}}})
+    with pytest.raises(UserError, match="which answer of row r002 came first in the sheet s-1"):
+        read_sheet(path, torn)
+
+
+@pytest.mark.parametrize("command", [["sheet", "a", "b", "--prompts", "p", "--out", "o"], ["analyse", "k", "s"]])
+def test_command_with_a_negative_seed_is_refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, "--seed", "-1"])
+    assert "--seed: -1 is negative" in capsys.readouterr().err
 
 
 def test_sheet_that_is_torn_or_missing_is_refused(tmp_path: Path) -> None:
