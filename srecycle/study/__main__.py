@@ -10,7 +10,7 @@ from typing import Protocol
 
 from srecycle.errors import UserError
 from srecycle.progress import say
-from srecycle.study import export, matrix, released, stability, surface
+from srecycle.study import export, matrix, publish, released, stability, surface
 
 
 class Command(Protocol):
@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, Command] = {
     "matrix": matrix,
     "stability": stability,
     "export": export,
+    "publish": publish,
     "released": released,
 }
 

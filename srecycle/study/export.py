@@ -14,7 +14,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow.parquet as pq
 
@@ -43,28 +43,33 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Write the files, and upload them where asked."""
-    found = found_run(options.run, options.store)
+    found = found_run(options.run, options.store, "assemble")
     kept = kept_rows(found)
-    folder = options.out.expanduser()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"--out {folder} is not an empty folder: name a new one")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = empty_folder(options.out)
     file = write(kept, options.format, folder)
     (folder / "README.md").write_text(card(found, kept, options.format, file.name), encoding="utf-8")
     say(f"{len(kept)} rows of {found.name} ({found.id}): {file}")
     if options.push:
-        say(f"pushed: {push(folder, options.push, public=options.public)}")
+        say(f"pushed: {push(folder, options.push, kind='dataset', public=options.public)}")
 
 
-def found_run(name: str, store: Path) -> Run:
-    """Return a run by its folder, id or name (the newest with a training set). Raises UserError where there is none."""
+def empty_folder(path: Path) -> Path:
+    """Return a folder to write into, made where it isn't there. Raises UserError where something is in it."""
+    folder = path.expanduser()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"--out {folder} is not an empty folder: name a new one")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def found_run(name: str, store: Path, stage: str) -> Run:
+    """Return a run by its folder, id or name (the newest that has this stage). Raises UserError where there is none."""
     if (Path(name) / "run.json").is_file():
         return read_run(Path(name))
     runs = [one for one in read_runs(store) if name in (one.id, one.name)]
     if not runs:
         raise UserError(f"{store} has no run {name}: give its folder, or an id or name from srecycle-report's table")
-    with_a_set = [one for one in runs if one.artifact("assemble") is not None]
-    return (with_a_set or runs)[-1]
+    return ([one for one in runs if one.artifact(stage) is not None] or runs)[-1]
 
 
 def kept_rows(found: Run) -> list[Line]:
@@ -167,16 +172,16 @@ def _cell(text: object) -> str:
     return "".join(f"\\{letter}" if letter in "\\`*_{}[]<>#|" else letter for letter in plain)
 
 
-def push(folder: Path, name: str, *, public: bool) -> str:
-    """Upload the folder as a data set, and return its address. Raises UserError where the hub refuses."""
+def push(folder: Path, name: str, *, kind: Literal["dataset", "model"], public: bool) -> str:
+    """Upload the folder as a repository of this kind, and return its address. Raises UserError where the hub refuses."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
     api = HfApi()
     try:
-        url = api.create_repo(name, repo_type="dataset", private=not public, exist_ok=True)
-        api.upload_folder(repo_id=name, repo_type="dataset", folder_path=folder, commit_message="Export of srecycle")
+        url = api.create_repo(name, repo_type=kind, private=not public, exist_ok=True)
+        api.upload_folder(repo_id=name, repo_type=kind, folder_path=folder, commit_message="From srecycle")
     except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError) as error:
         told = str(error).splitlines()[0]
-        raise UserError(f"--push {name}: {told}; the files are in {folder}, so push again when it's mended") from error
+        raise UserError(f"--push {name}: {told}; nothing is lost, push again when it's mended") from error
     return str(url)
