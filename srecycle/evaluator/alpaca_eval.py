@@ -25,7 +25,16 @@ from srecycle.config import InputPath, component
 from srecycle.data.files import records
 from srecycle.digest import file_digest
 from srecycle.errors import UserError
-from srecycle.evaluator.alpaca_eval_pairs import PREFERENCE_SCHEMA, Compared, Output, annotated, chosen, line, pair
+from srecycle.evaluator.alpaca_eval_pairs import (
+    PREFERENCE_SCHEMA,
+    Compared,
+    Output,
+    annotated,
+    by_place,
+    chosen,
+    line,
+    pair,
+)
 from srecycle.evaluator.answers import Answering, read
 from srecycle.evaluator.base import Subject
 from srecycle.evaluator.one_set import OneSet
@@ -137,6 +146,7 @@ class AlpacaEval(Answering):
         write_json(work.folder / "annotations.json", [one.line for one in annotations])
         work.write("judgments", pa.Table.from_pylist([line(one) for one in compared], schema=PREFERENCE_SCHEMA))
         metrics = self._metrics(annotations)
+        metrics |= {f"v{self.version}/{name}": value for name, value in by_place(compared).items()}
         _tell(self.version, metrics)
         return metrics
 

@@ -11,6 +11,7 @@ from srecycle.evaluator.prompts import Prompt
 from srecycle.judge.annotations import DRAW, NOT_ANNOTATED, Annotation
 from srecycle.judge.preference import read_choice
 from srecycle.rows import OK
+from srecycle.stage import Metrics
 from srecycle.teacher import Reply
 
 _JUDGE: Final = "srecycle"
@@ -121,6 +122,20 @@ def chosen(one: Compared, reply: Reply) -> Compared:
     preference = None if preferred is None else 3 - preferred if one.own_first else preferred
     status = choice.status if choice else reply.status
     return replace(one, annotation=replace(one.annotation, preference=preference, status=status), reply=reply)
+
+
+def by_place(compared: Sequence[Compared]) -> Metrics:
+    """Return how a judge who was asked preferred the measured outputs that it saw first, and those it saw second.
+
+    `shown_first/judged`, `shown_first/win_rate` (percent) and the same of `shown_second`; a judge who doesn't mind the
+    order has about the same rate in both. Nothing of a place without a preference.
+    """
+    asked = [one for one in compared if one.reply and one.annotation.preference is not None]
+    metrics: Metrics = {}
+    for name, first in (("shown_first", True), ("shown_second", False)):
+        if some := [one.annotation.preference or 0.0 for one in asked if one.own_first == first]:
+            metrics |= {f"{name}/judged": len(some), f"{name}/win_rate": 100 * (sum(some) / len(some) - 1)}
+    return metrics
 
 
 def line(one: Compared) -> dict[str, Any]:

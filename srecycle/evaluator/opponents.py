@@ -15,7 +15,7 @@ from typing import Any
 from srecycle.config import Canonical
 from srecycle.digest import file_digest
 from srecycle.errors import UserError
-from srecycle.evaluator.answers import SETTINGS, read
+from srecycle.evaluator.answers import ANSWER_SCHEMA, SETTINGS, read
 from srecycle.evaluator.prompts import Prompt, read_answers
 from srecycle.rows import OK
 from srecycle.store import Store
@@ -69,7 +69,7 @@ def opponent(against: str, store: Store, settings: Mapping[str, Canonical]) -> O
     """Find whom `against` names: a file of answers, or a run that answered with these settings. Raises UserError."""
     file = Path(against).expanduser()
     if file.suffix in _TABLES:
-        return Opponent(name=against, file=file, kept=False)
+        return Opponent(name=against, file=file, kept=_is_ours(file))
     run = _run(against, store)
     differences: list[str] = []
     for folder, used in _kept_answers(run, store):
@@ -114,7 +114,7 @@ def _candidates(name: str, store: Store) -> list[tuple[Opponent, Mapping[str, An
     """Return where a side's answers may be, with the settings that they were generated with, if known."""
     file = Path(name).expanduser()
     if file.suffix in _TABLES:
-        return [(Opponent(name=name, file=file, kept=False), {})]
+        return [(Opponent(name=name, file=file, kept=_is_ours(file)), {})]
     run = _run(name, store)
     found = [
         (Opponent(name=f"the run {run['id']}", file=folder / _ANSWERS, kept=True), used)
@@ -123,6 +123,17 @@ def _candidates(name: str, store: Store) -> list[tuple[Opponent, Mapping[str, An
     if not found:
         raise UserError(_KEPT_NOTHING.format(run["id"]))
     return found
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether a file is an `answers.parquet` that an evaluation of ours kept."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return file.suffix == ".parquet" and set(ANSWER_SCHEMA.names) <= set(pq.read_schema(file).names)
+    except (OSError, pa.ArrowException):
+        return False  # who reads it says what is wrong with it
 
 
 def _run(against: str, store: Store) -> Mapping[str, Any]:

@@ -20,6 +20,7 @@ from srecycle.config import InputPath, canonical, component, runtime
 from srecycle.errors import UserError
 from srecycle.evaluator.answers import SETTINGS, Answer, Answering, read
 from srecycle.evaluator.base import Subject
+from srecycle.evaluator.gap import GAP, Gap, check_gap, gap_figures
 from srecycle.evaluator.opponents import Opponent, opponent
 from srecycle.evaluator.probed import Again, Probing
 from srecycle.evaluator.prompts import Prompt, read_prompts
@@ -85,7 +86,8 @@ class Pairwise(Answering):
     """Compares with `against`: a run's id or name, or a file of answers (.json, .jsonl, .parquet).
 
     `system` and `request` are the judge's wording; either can be `file:PATH`. `store` is where the other run is. Each
-    of `probes` judges up to `probe_rows` pairs of each set again, drawn with `seed`.
+    of `probes` judges up to `probe_rows` pairs of each set again, drawn with `seed`. `gap` names sets in domain and out
+    of distribution, and tells the win rate over each of both groups, and how much lower it is out of distribution.
     """
 
     revision: ClassVar[int] = 2
@@ -96,12 +98,15 @@ class Pairwise(Answering):
     request: PairRequest
     probes: Annotated[tuple[Probe, ...], AfterValidator(_different)] = ()
     probe_rows: Annotated[int, Field(ge=1)] = 50
+    gap: Gap | None = None
     store: InputPath = runtime()
 
     def __post_init__(self) -> None:
-        """Refuse a set whose figures the pooled ones would overwrite. Raises ValueError."""
+        """Refuse sets whose figures the pooled ones would overwrite, and a gap between none. Raises ValueError."""
         if _ALL in self.prompts:
             raise ValueError(f"prompts has a set named {_ALL!r}, as the figures of all sets are: give it another name")
+        if self.gap is not None:
+            check_gap(self.gap, self.prompts)
 
     def resolved(self) -> Mapping[str, Any]:
         """Prompts and the other's answers stand as their content."""
@@ -178,6 +183,9 @@ class Pairwise(Answering):
             every = [one for some in judged.values() for one in some]
             probed = [one for some in again.values() for one in some]
             metrics |= _named(_ALL, figures(every, self.seed) | self._probing.metrics(every, probed))
+        if self.gap is not None:
+            groups = {group: [one for name in names for one in judged[name]] for group, names in self.gap.items()}
+            metrics |= _named(GAP, gap_figures(groups, self.seed))
         return metrics
 
     def quote(self, subject: Subject | None, store: Store | None) -> Quote:

@@ -173,7 +173,7 @@ def _cell(text: object) -> str:
 
 
 def push(folder: Path, name: str, *, kind: Literal["dataset", "model"], public: bool) -> str:
-    """Upload the folder as a repository of this kind, and return its address. Raises UserError where the hub refuses."""
+    """Upload the folder as such a repository, and return its address. Raises UserError where the hub refuses."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 

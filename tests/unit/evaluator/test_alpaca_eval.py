@@ -122,6 +122,15 @@ def test_alpaca_eval_judges_and_counts_what_has_no_preference(tmp_path: Path, st
     assert found["v1/avg_length"] == int(sum(map(len, answers[:4])) / 4)
 
 
+def test_alpaca_eval_tells_a_judge_who_prefers_the_place(tmp_path: Path, store: Store, subject: Subject) -> None:
+    with FaultyServer(text=lambda body: "1") as server:
+        evaluator = _evaluator(tmp_path, served_judge(server))
+        found = evaluator.evaluate(subject, begun(store, "1"))
+    first, second = found["v1/shown_first/judged"], found["v1/shown_second/judged"]
+    assert (found["v1/shown_first/win_rate"], found["v1/shown_second/win_rate"]) == (100.0, 0.0)
+    assert (first, first + second) == (found["v1/wins"], found["v1/judged"])
+
+
 def test_alpaca_eval_again_asks_nobody_and_writes_the_same(tmp_path: Path, store: Store, subject: Subject) -> None:
     with FaultyServer(text=_longer) as server:
         evaluator = _evaluator(tmp_path, served_judge(server))
@@ -317,7 +326,7 @@ def test_run_with_alpaca_eval_from_the_command_line_costs_nothing_again(tmp_path
 def test_alpaca_eval_that_the_judge_failed_throughout_is_no_result(
     tmp_path: Path, store: Store, subject: Subject
 ) -> None:
-    with FaultyServer(rate=1.0, faults=("500",), text=_longer) as server:
+    with FaultyServer(rate=1.0, faults=("server error",), text=_longer) as server:
         evaluator = _evaluator(tmp_path, served_judge(server, attempts=1))
         with pytest.raises(UserError, match=r"nothing was judged: the judge failed for all 3 pairs.*run again"):
             evaluator.evaluate(subject, begun(store, "1"))

@@ -209,7 +209,7 @@ def test_mt_bench_published_questions_are_graded_beside_their_references(shared:
 
 
 def test_mt_bench_that_the_judge_failed_throughout_is_no_result(tmp_path: Path, store: Store, subject: Subject) -> None:
-    with FaultyServer(rate=1.0, faults=("500",), text=_graded) as server:
+    with FaultyServer(rate=1.0, faults=("server error",), text=_graded) as server:
         evaluator = _evaluator(tmp_path, served_judge(server, attempts=1))
         with pytest.raises(UserError, match=r"nothing was judged: the judge failed for all 3 answers.*run again"):
             evaluator.evaluate(subject, begun(store, "1"))

@@ -126,6 +126,39 @@ def test_pairwise_by_category_tells_each(tmp_path: Path, store: Store, subject: 
     assert not any(name.startswith("all/") for name in found)
 
 
+def test_pairwise_gap_is_the_pooled_win_rate_in_domain_less_that_out_of_it(
+    tmp_path: Path, store: Store, subject: Subject
+) -> None:
+    with FaultyServer(text=_prefers_longer) as server:
+        evaluator = _pairwise(tmp_path, _judge(server), gap={"in_domain": ["v"], "out_of_distribution": ["w"]})
+        found = evaluator.evaluate(subject, _work(store, "1"))
+    assert (found["gap/in_domain/win_rate"], found["gap/out_of_distribution/win_rate"]) == (1.0, 0.0)
+    assert found["gap/in_domain/asked"] == 3 and found["gap/win_rate"] == 1.0
+    assert found["gap/win_rate_stderr"] == pytest.approx(found["v/win_rate_stderr"])
+    plain = replace(evaluator, gap=None)
+    assert fingerprint(identity(plain)) != fingerprint(identity(evaluator))
+    for gap, said in (
+        ({"in_domain": ["v"]}, "no sets out_of_distribution"),
+        ({"in_domain": ["v"], "out_of_distribution": ["x"]}, "'x', which is no set of prompts: there are v, w"),
+        ({"in_domain": ["v"], "out_of_distribution": ["w", "v"]}, "v stands twice"),
+        ({"near": ["v"]}, "in_domain"),
+    ):
+        with pytest.raises(ValidationError, match=said):
+            _pairwise(tmp_path, ReplayJudge(paths=(tmp_path / "v.jsonl",)), gap=gap)
+
+
+def test_pairwise_compares_with_the_answers_that_an_evaluation_kept(
+    tmp_path: Path, store: Store, subject: Subject
+) -> None:
+    with FaultyServer(text=_prefers_longer) as server:
+        evaluator = _pairwise(tmp_path, _judge(server))
+        evaluator.evaluate(subject, work := _work(store, "1"))
+        kept = replace(evaluator, against=str(work.folder / "answers.parquet"))
+        kept.check()
+        found = kept.evaluate(subject, _work(store, "2"))
+    assert (found["all/asked"], found["all/tie"], found["all/win_rate"]) == (4, 4, 1.0)
+
+
 def test_pairwise_replies_that_cannot_be_read_are_counted(tmp_path: Path, store: Store, subject: Subject) -> None:
     def told(body: Mapping[str, Any]) -> str:
         return "I can't say." if len(body["messages"][-1]["content"]) > 300 else "give assistant 2 a 10"
@@ -292,7 +325,7 @@ def test_run_one_failed_judge_does_not_lose_the_other_evaluations(tmp_path: Path
 
 
 def test_pairwise_that_the_judge_failed_throughout_is_no_result(tmp_path: Path, store: Store, subject: Subject) -> None:
-    with FaultyServer(rate=1.0, faults=("500",), text=_prefers_longer) as server:
+    with FaultyServer(rate=1.0, faults=("server error",), text=_prefers_longer) as server:
         evaluator = _pairwise(tmp_path, _judge(server, attempts=1))
         with pytest.raises(UserError, match=r"nothing was judged: the judge failed for all 3 pairs.*run again"):
             evaluator.evaluate(subject, _work(store, "1"))
