@@ -3,6 +3,7 @@
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, so before any test
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; children inherit it
 
 from collections.abc import Mapping
 from pathlib import Path
