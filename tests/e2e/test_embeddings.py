@@ -44,6 +44,7 @@ def test_chain_by_coherence_and_coverage_needs_embeddings_and_no_likelihoods(go:
     assert made.metrics["embeddings/embedder"] == "StudentEmbedder"
 
 
+@pytest.mark.slow
 def test_chain_in_the_papers_order_embeds_each_version_once(go: Go) -> None:
     made = go(*COHERENT, "reflection.scope=chosen")
     assert {"embeddings", "embeddings_response"} <= ran(made)
@@ -55,6 +56,7 @@ def test_chain_in_the_papers_order_embeds_each_version_once(go: Go) -> None:
     assert 0 < made.metrics["assemble/kept"] < 24
 
 
+@pytest.mark.slow
 def test_chain_duplicates_are_refused_by_the_questions_that_were_taken(go: Go, tmp_path: Path) -> None:
     earlier = [{"role": "user", "content": "Tell me a story."}, {"role": "assistant", "content": "Once upon a time."}]
     pairs = [("Name a fruit.", []), ("name  a fruit.", []), ("Go on.", earlier), ("Go on.", [])]
@@ -71,6 +73,7 @@ def test_chain_duplicates_are_refused_by_the_questions_that_were_taken(go: Go, t
 NEVER = ("selector@selector.instruction=never", "selector@selector.response=never")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "changed"),
     [

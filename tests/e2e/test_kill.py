@@ -87,6 +87,7 @@ def _contents(store: Path) -> dict[str, str]:
     return contents
 
 
+@pytest.mark.slow
 def test_scoring_with_several_workers_ends_at_its_batch_when_terminated(tmp_path: Path) -> None:
     settings = ("data.count=600", "engine.shard_rows=300", "engine.workers=2", "until=scores", "tracker=jsonl")
     store = tmp_path / "store"

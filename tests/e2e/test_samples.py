@@ -51,6 +51,7 @@ def test_chain_three_samples_takes_the_best_of_each_row_and_is_found_again(go: C
     assert sum(run.metrics[f"assemble/kept/{kind}"] for kind in taken) == run.metrics["train/rows"]
 
 
+@pytest.mark.slow
 def test_report_of_a_run_with_samples_shows_them_by_name(go: Callable[..., Run]) -> None:
     run = go(*SAMPLED)
 

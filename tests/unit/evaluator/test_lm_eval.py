@@ -78,6 +78,7 @@ def test_lm_eval_group_has_the_weighted_mean_of_the_harness_and_the_plain_one(
     assert results["versions"]["two_subjects"] == "3" and results["begins"] == {"add_bos": "auto", "token": "<s>"}
 
 
+@pytest.mark.slow
 def test_lm_eval_group_that_sets_its_tasks_is_run_as_a_whole(
     data: Mapping[str, Path], student: Path, tmp_path: Path
 ) -> None:
@@ -193,6 +194,7 @@ def test_lm_eval_by_a_field_that_is_not_there_is_told_before_anything_is_compute
     assert asked == []
 
 
+@pytest.mark.slow
 def test_lm_eval_batch_size_changes_no_figure(data: Mapping[str, Path], student: Path, tmp_path: Path) -> None:
     found = {}
     for size in (1, 5, "auto"):
@@ -209,6 +211,7 @@ def test_lm_eval_batch_size_changes_no_figure(data: Mapping[str, Path], student:
         assert metrics == pytest.approx(found[1][0], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_lm_eval_out_of_memory_halves_the_batch_and_gives_the_same_figures(
     data: Mapping[str, Path], student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

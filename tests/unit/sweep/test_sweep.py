@@ -132,6 +132,7 @@ def _runs_that_began(store: Path, count: int) -> list[Path]:
 
 @pytest.mark.e2e
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="asks Linux which processes a driver has started")
+@pytest.mark.slow
 def test_job_that_is_killed_does_not_stop_the_rest_and_a_stopped_sweep_ends_its_jobs(
     write: Write, tmp_path: Path
 ) -> None:

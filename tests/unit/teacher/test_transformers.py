@@ -214,6 +214,7 @@ _replies(_teacher(Path(sys.argv[1]), max_tokens=60, batch_tokens=1), REQUESTS, P
 """
 
 
+@pytest.mark.slow
 def test_replies_killed_run_keeps_what_was_generated(tiny_models: Mapping[str, Path], tmp_path: Path) -> None:
     command = [sys.executable, "-c", _CHILD, str(tiny_models["plain"]), str(tmp_path)]
     child = subprocess.Popen(command, cwd=Path(__file__).parents[3])

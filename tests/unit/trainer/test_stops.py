@@ -112,6 +112,7 @@ def test_kill_at_a_random_step_resumes_to_the_same_curve_and_weights(bench: Benc
     _same(resumed, expected)
 
 
+@pytest.mark.slow
 def test_resume_passes_over_a_checkpoint_that_was_not_written_to_its_end(bench: Bench, lora: Make) -> None:
     work = _stopped_by_sigterm(bench, lora)
     newest = Path(str(last_whole(work.scratch / "checkpoints")))
