@@ -13,6 +13,8 @@ import pytest
 from srecycle.evaluator.lm_eval import LMEval
 from tests.unit.evaluator.benchmarks import SUBJECTS, subject, work, write_adapter, write_benchmarks, write_student
 
+pytestmark = pytest.mark.slow
+
 SHOTS = {"arc_challenge": 2, "hellaswag": 3, "mmlu_anatomy": 2, "mmlu_astronomy": 2, "truthfulqa_mc2": 0}
 
 
@@ -76,7 +78,6 @@ def _json(folder: Path, *splits: str) -> dict[str, Any]:
     return {"dataset_path": "json", "dataset_kwargs": {"data_files": files}}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("adds_bos", "add_bos"), [(True, "auto"), (False, False)])
 def test_lm_eval_on_the_shipped_tasks_equals_the_harness_command_to_the_digit(
     data: Mapping[str, Path], students: Mapping[bool, Path], tmp_path: Path, adds_bos: bool, add_bos: Any

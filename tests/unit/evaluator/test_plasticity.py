@@ -26,6 +26,8 @@ from srecycle.trainer import NoTrainer
 from srecycle.trainer.dpo import DPOTrainer
 from srecycle.trainer.lora import LoRATrainer
 
+pytestmark = pytest.mark.slow
+
 BASE = Path(__file__).parents[3] / "srecycle" / "testbed" / "bases" / "weak"
 QUESTION = "question : {instruction} reply :"
 TEMPLATE = PromptTemplate(user=QUESTION, user_with_input=QUESTION + "{input}", response_prefix=" ")
@@ -74,7 +76,6 @@ def test_plasticity_measures_both_students_and_leaves_them_alone(tmp_path: Path)
     assert metrics["loss/change"] > 3 * metrics["loss/change_stderr"], "a broken student learns less in these steps"
 
 
-@pytest.mark.slow
 def test_plasticity_of_the_untuned_student_changes_nothing(tmp_path: Path) -> None:
     metrics, _ = _measured(Plasticity(task=TASK, trainer=TRAINER, test_rows=30), tmp_path)
     assert (metrics["loss/change"], metrics["loss/change_stderr"], metrics["accuracy/change"]) == (0.0, 0.0, 0.0)
@@ -105,7 +106,6 @@ class Counting(LoRATrainer):
         return super().fit(loaded, data, student, work)
 
 
-@pytest.mark.slow
 def test_plasticity_killed_keeps_what_is_finished(tmp_path: Path) -> None:
     adapter = _broken(tmp_path)
     evaluator = Plasticity(task=TASK, trainer=Counting(**STEPS), test_rows=30)

@@ -13,6 +13,8 @@ from srecycle.student import Student
 from srecycle.trainer.sft import without_dropout
 from tests.unit.trainer.conftest import Bench, Make
 
+pytestmark = pytest.mark.slow
+
 SMALL: dict[str, Any] = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 TWO: dict[str, Any] = {"vocab_size": 50, "hidden_size": 16, "n_layer": 2, "n_head": 2}
 MODELS: dict[str, Any] = {

@@ -24,6 +24,8 @@ from tests.unit.trainer.test_stops import _once_saved, _same, _whole
 from tests.unit.trainer.test_training_set import ROWS as TURNS
 from tests.unit.trainer.test_training_set import TEMPLATES, _template
 
+pytestmark = pytest.mark.slow
+
 slow = pytest.mark.slow
 
 

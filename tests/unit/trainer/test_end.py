@@ -16,6 +16,8 @@ from srecycle.trainer.sft_dpo import SFTThenDPOTrainer
 from tests.unit.trainer.conftest import SMALL
 from tests.unit.trainer.paired_bench import PairedBench, dpo
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def bench(tiny_models: Mapping[str, Path], tmp_path: Path) -> PairedBench:

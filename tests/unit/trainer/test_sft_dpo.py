@@ -20,6 +20,8 @@ from tests.unit.trainer.conftest import SMALL, Trained
 from tests.unit.trainer.paired_bench import PairedBench, dpo, step_figures
 from tests.unit.trainer.test_stops import _once_saved, _same, _whole
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def bench(tiny_models: Mapping[str, Path], tmp_path: Path) -> PairedBench:
@@ -107,7 +109,6 @@ def _resumed_from(made: Trained, phase: str) -> int:
     return int((made.notes["sft"] if phase == "sft" else made.notes)["resumed_from_step"])
 
 
-@pytest.mark.slow
 def test_sft_dpo_killed_between_its_phases_does_not_train_the_first_one_again(bench: PairedBench) -> None:
     chain, work = _chain(), bench.work()
     broken = SFTThenDPOTrainer(sft=chain.sft, dpo=dpo(max_steps=5, target_modules="all-linear", learning_rate=1e30))
