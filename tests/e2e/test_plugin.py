@@ -9,7 +9,7 @@ import pytest
 from srecycle.report.runs import read_run
 from tests.e2e.conftest import command
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 MODULE = '''\
 """Selection by length: the longer response wins."""

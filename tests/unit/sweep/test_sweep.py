@@ -18,6 +18,8 @@ from srecycle.report.runs import read_runs
 from srecycle.sweep.__main__ import main
 from tests.offline_runs import offline_run
 
+pytestmark = pytest.mark.slow
+
 BRIEF = (
     "data.count=24",
     "selector@selector.instruction=never",
@@ -132,7 +134,6 @@ def _runs_that_began(store: Path, count: int) -> list[Path]:
 
 @pytest.mark.e2e
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="asks Linux which processes a driver has started")
-@pytest.mark.slow
 def test_job_that_is_killed_does_not_stop_the_rest_and_a_stopped_sweep_ends_its_jobs(
     write: Write, tmp_path: Path
 ) -> None:
@@ -206,7 +207,6 @@ def test_dry_run_lists_the_commands_and_runs_nothing(
 
 
 @pytest.mark.e2e
-@pytest.mark.slow
 def test_sweep_of_twelve_trained_runs_by_bayes_is_gone_on_with(write: Write, tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     small = ["data.count=48", "trainer.max_steps=4", "trainer.batch_size=4", "trainer.device_batch=4"]
