@@ -22,9 +22,9 @@ def written(checkpoints: Path, step: int) -> Iterator[None]:
     """Say what to do where a checkpoint can't be written; what there is of it is removed, the earlier ones are kept."""
     try:
         yield
-    except UserError:
-        raise
-    except Exception as error:  # torch, safetensors and the system each raise their own kind for a full disk
+    except Exception as error:
+        if not _of_the_disk(error):
+            raise
         shutil.rmtree(checkpoints / f"checkpoint-{step}", ignore_errors=True)
         kept = last_whole(checkpoints)
         since = (
@@ -41,11 +41,23 @@ def saved(folder: Path) -> Iterator[None]:
     """Say what to do where what was trained can't be written: its last step has a checkpoint, so none is done again."""
     try:
         yield
-    except Exception as error:  # as above, and tokenizers has one of its own
+    except Exception as error:
+        if not _of_the_disk(error):
+            raise
         raise UserError(
             f"what was trained can't be written to {folder} ({' '.join(str(error).split())[:200]}); the last "
             "checkpoint is whole: free some space, and run the same command again"
         ) from error
+
+
+def _of_the_disk(error: Exception) -> bool:
+    """Say whether this may be a disk's fault: the system, torch, safetensors and tokenizers each raise their own kind.
+
+    Anything else is a bug, and shows as one.
+    """
+    from safetensors import SafetensorError
+
+    return isinstance(error, OSError | RuntimeError | SafetensorError) or type(error) is Exception
 
 
 def last_whole(checkpoints: Path) -> str | None:
