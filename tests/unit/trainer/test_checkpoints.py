@@ -22,7 +22,7 @@ def test_full_disk_is_a_line_that_says_what_to_do(error: Exception, tmp_path: Pa
     with pytest.raises(UserError, match="free some space, and run the same command again"), saved(tmp_path):
         raise error
     (tmp_path / "checkpoint-4").mkdir()
-    with pytest.raises(UserError, match="checkpoint of step 4 can't be written .* none is yet"), written(tmp_path, 4):
+    with pytest.raises(UserError, match=r"checkpoint of step 4 can't be written .* none is yet"), written(tmp_path, 4):
         raise error
     assert not (tmp_path / "checkpoint-4").exists()
 
