@@ -9,28 +9,45 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 from srecycle.errors import UserError
 
 _REMEMBER_FROM_BYTES = 1 << 20
+_REMEMBERED = 10_000
 
 
 def file_digest(path: Path) -> str:
-    """Return the sha256 of a file's bytes (hex). Raises UserError where the file can't be read."""
+    """Return the sha256 of a file's bytes (hex), from the memo where it is there.
+
+    Raises UserError where the file can't be read.
+    """
     try:
         status = path.stat()
-        remembered = status.st_size >= _REMEMBER_FROM_BYTES
         name = f"{path.resolve()}|{status.st_ino}|{status.st_size}|{status.st_mtime_ns}"
-        if remembered and (known := _memo().get(name)):
-            return known
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(f"{path} can't be read: {error.strerror or error}") from error
-    if remembered:
-        _remember(name, digest)
+        raise _unreadable(path, error) from error
+    if status.st_size < _REMEMBER_FROM_BYTES:
+        return fresh_digest(path)
+    if known := _memo().get(name):
+        return known
+    digest = fresh_digest(path)
+    _remember(name, digest)
     return digest
+
+
+def fresh_digest(path: Path) -> str:
+    """Return the sha256 of a file's bytes (hex), read now. Raises UserError where the file can't be read."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path} can't be read: {error.strerror or error}")
 
 
 def folder_digest(folder: Path, names: Iterable[str] | None = None) -> str:
@@ -55,7 +72,15 @@ def _memo_file() -> Path:
 
 def _memo() -> dict[str, str]:
     try:
-        memo = json.loads(_memo_file().read_text())
+        return _parsed(_memo_file(), _memo_file().stat().st_mtime_ns)
+    except OSError:
+        return {}
+
+
+@lru_cache(maxsize=1)
+def _parsed(file: Path, changed: int) -> dict[str, str]:
+    try:
+        memo = json.loads(file.read_text())
     except (OSError, ValueError):
         return {}
     return memo if isinstance(memo, dict) else {}
@@ -66,7 +91,8 @@ def _remember(name: str, digest: str) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as stream:
-            json.dump(_memo() | {name: digest}, stream)
+            newest = [*_memo().items(), (name, digest)][-_REMEMBERED:]
+            json.dump(dict(newest), stream)
         Path(stream.name).replace(file)
     except OSError:
         return  # a read-only home only means that the next plan hashes again

@@ -22,7 +22,7 @@ from srecycle.progress import say
 from srecycle.reflection import Reflect
 from srecycle.reflection.quote import Quote, quote
 from srecycle.stage import Made, Stage, materialize
-from srecycle.store import Store, write_json
+from srecycle.store import RUN, Store, write_json
 from srecycle.tracker import NullSession, RunInfo, Session
 
 
@@ -133,7 +133,7 @@ def run(experiment: Experiment, choices: Mapping[str, str], overrides: list[str]
         raise
     finally:
         described = _described(info, made, status, time.monotonic() - started) | {"reason": reason}
-        write_json(info.folder / "run.json", described)
+        write_json(info.folder / RUN, described)
         session.finish(status, described["metrics"])
     return info.folder
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -14,8 +15,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from srecycle.digest import fresh_digest
 from srecycle.errors import UserError
 from srecycle.store import RECORD, Artifact, Store, write_json, write_table
+from srecycle.store.artifacts import inspected
 
 KEY = "ab" * 16
 TABLE = pa.table({"x": [1, 2, 3]})
@@ -32,7 +35,7 @@ def test_find_finished_artifact_returns_record_and_tables(store: Store) -> None:
     found = store.find("source", KEY)
     assert found is not None
     assert (found.key, found.metrics, found.table("rows")) == (KEY, {"rows": 3}, TABLE)
-    assert set(found.record) == {"format", "stage", "key", "payload", "files", "metrics"}
+    assert set(found.record) == {"format", "stage", "key", "payload", "files", "metrics", "digest"}
     assert list(found.record["files"]) == ["rows.parquet"]
     assert not store.scratch("source", KEY).exists()
 
@@ -59,6 +62,65 @@ def test_find_truncated_or_missing_file_is_a_miss(store: Store) -> None:
     assert store.find("source", KEY) is not None
     file.unlink()
     assert store.find("source", KEY) is None
+
+
+def test_find_edited_file_of_the_same_size_is_named_and_a_miss(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = _made(store).folder / "rows.parquet"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:10] + bytes([whole[10] ^ 1]) + whole[11:])
+    assert store.find("source", KEY) is None
+    assert store.find("source", KEY) is None
+    assert capsys.readouterr().err.count(f"{file} is not what was recorded") == 1
+    file.write_bytes(whole)
+    assert store.find("source", KEY) is not None
+
+
+@pytest.mark.parametrize("large", [1, 1 << 21])
+def test_find_edited_file_with_its_old_time_and_size_is_found_by_verify(store: Store, large: int) -> None:
+    folder, _, _ = store.begin("source", KEY)
+    (folder / "weights").write_bytes(b"a" * large)
+    store.commit("source", KEY, {}, {}, {})
+    stat = (folder / "weights").stat()
+    (folder / "weights").write_bytes(b"b" * large)
+    os.utime(folder / "weights", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert "is not what was recorded" in inspected(folder, fresh_digest)[1]
+
+
+@pytest.mark.parametrize("change", [{"metrics": {"rows": 4}}, {"payload": {}}, {"files": {}}, {"key": "cd" * 16}])
+def test_find_edited_record_is_a_miss(store: Store, change: dict[str, Any]) -> None:
+    file = _made(store, rows=3).folder / RECORD
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    assert store.find("source", KEY) is None
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "null", "{}", '"text"', '{"format": 1, "key": "x", "files": [], "digest": ""}']
+)
+def test_find_record_that_is_no_record_is_a_miss(store: Store, content: str) -> None:
+    _made(store)
+    (store.folder("source", KEY) / RECORD).write_text(content)
+    assert store.find("source", KEY) is None
+
+
+def test_find_artifact_copied_under_another_key_is_a_miss(store: Store) -> None:
+    shutil.copytree(_made(store).folder, store.folder("source", "cd" * 16))
+    assert store.find("source", "cd" * 16) is None
+
+
+def test_commit_record_with_any_metric_is_found_again(store: Store) -> None:
+    metrics = {
+        "share": 0.1 + 0.2,
+        "tiny": 5e-324,
+        "count": 3,
+        "none": None,
+        "list": [1, 2.0, "ü"],
+        "deep": {"b": 1, "a": True},
+    }
+    _made(store, **metrics)
+    found = store.find("source", KEY)
+    assert found is not None and found.metrics == metrics
 
 
 def test_find_newer_format_is_refused(store: Store) -> None:

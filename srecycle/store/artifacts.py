@@ -7,14 +7,13 @@
 
 `record.json` is renamed into place last. It holds the key, the payload that the key is the hash of, the digests of the
 files and the deterministic metrics: two equal runs write the same bytes. What may differ between them (commit, times,
-hardware, cost) stands in `provenance.json` beside it.
+hardware, cost) stands in `provenance.json` beside it. An artifact is found only while every file is what its record
+says, and the record what its own digest says: whatever was cut, lost or edited is named, and that stage made again.
 """
 
 import json
-import os
 import shutil
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +23,15 @@ import filelock
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from srecycle.config import Canonical
+from srecycle.config import Canonical, canonical, fingerprint
 from srecycle.digest import file_digest
 from srecycle.errors import UserError
 from srecycle.progress import say
+from srecycle.store.files import write_json
 
 FORMAT = 1
 RECORD, PROVENANCE, WORK = "record.json", "provenance.json", ".work"
+RUN = "run.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,7 @@ class Store:
         directory can't be made.
         """
         self.root = root.expanduser().absolute()
+        self._told = set[str]()
         if not create:
             return
         try:
@@ -93,22 +95,19 @@ class Store:
         return self.folder(stage, key) / WORK
 
     def find(self, stage: str, key: str) -> Artifact | None:
-        """Return the finished artifact of this key, or None. One whose files are gone or cut is not finished."""
+        """Return the finished artifact of this key, or None. One that is not as it was recorded is not finished.
+
+        Raises UserError where a newer srecycle wrote it.
+        """
         folder = self.folder(stage, key)
-        try:
-            record = json.loads((folder / RECORD).read_text())
-        except FileNotFoundError:
+        if not (folder / RECORD).is_file():
             return None
-        except ValueError:
-            say(f"{folder / RECORD} is not readable JSON: {stage} is made again")
+        record, wrong = inspected(folder)
+        if wrong:
+            if wrong not in self._told:
+                say(f"  {wrong}: {stage} is made again")
+            self._told.add(wrong)
             return None
-        if record["format"] > FORMAT:
-            raise UserError(f"{folder} was written by a newer srecycle (format {record['format']}): update srecycle")
-        for name, entry in record["files"].items():
-            file = folder / name
-            if not file.is_file() or file.stat().st_size != entry["bytes"]:
-                say(f"{file} is missing or has another size than recorded: {stage} is made again")
-                return None
         return Artifact(folder=folder, record=record)
 
     def records(self, stage: str) -> Iterator[Mapping[str, Any]]:
@@ -122,10 +121,14 @@ class Store:
             except ValueError:
                 continue
 
+    def lock_file(self, key: str) -> Path:
+        """Return the file whose lock the maker of this key holds."""
+        return self.root / "locks" / f"{key}.lock"
+
     @contextmanager
     def lock(self, stage: str, key: str) -> Iterator[None]:
         """Hold the key's lock. It is the operating system's: a dead owner never blocks anybody."""
-        lock = filelock.FileLock(self.root / "locks" / f"{key}.lock")
+        lock = filelock.FileLock(self.lock_file(key))
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
@@ -172,25 +175,41 @@ class Store:
             "files": files,
             "metrics": dict(metrics),
         }
+        record["digest"] = _own_digest(record)
         write_json(folder / PROVENANCE, provenance)
         write_json(folder / RECORD, record)
         shutil.rmtree(folder / WORK, ignore_errors=True)
         return Artifact(folder=folder, record=record)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader sees the whole of it or nothing: a temporary file, synced, then renamed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    with temporary.open("w") as stream:
-        json.dump(value, stream, indent=1, sort_keys=True, allow_nan=False)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+def inspected(folder: Path, digest: Callable[[Path], str] = file_digest) -> tuple[Mapping[str, Any], str]:
+    """Return an artifact's record, and what is wrong with the artifact: "" where all is as it was recorded.
+
+    `digest` computes a file's. Raises UserError where a newer srecycle wrote it.
+    """
+    try:
+        record = json.loads((folder / RECORD).read_text())
+        form, key, files, own = (record[name] for name in ("format", "key", "files", "digest"))
+    except OSError as error:
+        return {}, f"{folder / RECORD} can't be read ({error.strerror})"
+    except (ValueError, KeyError, TypeError):
+        return {}, f"{folder / RECORD} is cut, or no record"
+    if isinstance(form, int) and form > FORMAT:
+        raise UserError(f"{folder} was written by a newer srecycle (format {form}): update srecycle")
+    if key != folder.name or own != _own_digest(record):
+        return {}, f"{folder / RECORD} is not what was recorded"
+    wrong = next(filter(None, (_changed(folder / name, entry, digest) for name, entry in files.items())), "")
+    return record, wrong
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write a table as parquet, whole or not at all. The same table always gives the same bytes."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    pq.write_table(table, temporary, compression="zstd")
-    temporary.replace(path)
+def _changed(file: Path, entry: Mapping[str, Any], digest: Callable[[Path], str]) -> str:
+    """Return in what a file differs from its entry in the record; "" where in nothing."""
+    if not file.is_file():
+        return f"{file} is missing"
+    if (size := file.stat().st_size) != entry["bytes"]:
+        return f"{file} has {size:,} bytes where {entry['bytes']:,} were recorded"
+    return "" if digest(file) == entry["sha256"] else f"{file} is not what was recorded (its content has changed)"
+
+
+def _own_digest(record: Mapping[str, Any]) -> str:
+    return fingerprint(canonical({name: value for name, value in record.items() if name != "digest"}))

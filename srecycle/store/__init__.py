@@ -1,0 +1,9 @@
+"""The content-addressed store, its files, and `srecycle-store`, which looks after it."""
+
+from srecycle.store.artifacts import RECORD as RECORD
+from srecycle.store.artifacts import RUN as RUN
+from srecycle.store.artifacts import WORK as WORK
+from srecycle.store.artifacts import Artifact as Artifact
+from srecycle.store.artifacts import Store as Store
+from srecycle.store.files import write_json as write_json
+from srecycle.store.files import write_table as write_table
