@@ -9,6 +9,7 @@ import hashlib
 import json
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -77,6 +78,13 @@ class FaultyServer:
     def url(self) -> str:
         """The base URL."""
         return f"http://127.0.0.1:{self._port}/v1"
+
+    def wait_until_quiet(self) -> None:
+        """Wait until nothing is under way: a client that was killed has been noticed."""
+        limit = time.monotonic() + 10
+        while self.under_way:
+            assert time.monotonic() < limit, f"{self.under_way} requests are still under way"
+            time.sleep(0.01)
 
     async def _serve(self, ready: threading.Event) -> None:
         self._closed = asyncio.Event()

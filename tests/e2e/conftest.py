@@ -1,6 +1,9 @@
 """Running experiments in this process, and as a command."""
 
+import hashlib
+import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from safetensors import safe_open
 
 from srecycle.compose import build, config_folder
 from srecycle.experiment import Experiment
@@ -68,3 +72,30 @@ def command(*arguments: str, store: Path, **options: object) -> subprocess.Popen
 def ran(run_: Run) -> set[str]:
     """Return the labels of the stages that were made in this run, not found."""
     return {str(stage["label"]) for stage in run_.stages if stage["how"] != "hit"}
+
+
+def contents(store: Path) -> dict[str, str]:
+    """Return a digest of every file of every artifact but its provenance; of adapters, of every tensor's bytes."""
+    contents = {}
+    for file in sorted((store / "artifacts").rglob("*")):
+        name = file.relative_to(store).as_posix()
+        if file.is_dir() or file.name == "provenance.json":
+            continue
+        assert ".work" not in name, f"{name} was left behind"
+        if file.suffix == ".safetensors":
+            with safe_open(file, "np") as tensors:
+                for key in sorted(tensors.keys()):
+                    contents[f"{name}:{key}"] = hashlib.sha256(tensors.get_tensor(key).tobytes()).hexdigest()
+        else:
+            contents[name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return contents
+
+
+def paid_requests(store: Path) -> set[str]:
+    """Return the requests that the ledger has replies to, as `tests.faulty_server` names them."""
+    ledger = store / "ledger.sqlite"
+    if not ledger.exists():
+        return set()
+    with sqlite3.connect(ledger) as connection:
+        lines = connection.execute("SELECT request FROM replies").fetchall()
+    return {json.dumps(json.loads(request), sort_keys=True) for (request,) in lines}

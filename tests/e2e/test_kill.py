@@ -1,15 +1,13 @@
 """kill -9 in the middle of a stage, run again: the same bytes as an unbroken run, and only the rest is done."""
 
-import hashlib
 import json
 import signal
 import time
 from pathlib import Path
 
 import pytest
-from safetensors import safe_open
 
-from tests.e2e.conftest import command
+from tests.e2e.conftest import command, contents
 
 pytestmark = pytest.mark.e2e
 
@@ -35,6 +33,7 @@ SIGNS = {
 """What stands in a stage's scratch folder once some of its work is done."""
 
 
+@pytest.mark.slow
 def test_run_killed_in_one_stage_after_the_other_ends_in_the_same_bytes(tmp_path: Path) -> None:
     store, unbroken = tmp_path / "killed", tmp_path / "unbroken"
     for stage, sign in SIGNS.items():
@@ -53,7 +52,7 @@ def test_run_killed_in_one_stage_after_the_other_ends_in_the_same_bytes(tmp_path
         known = json.loads(facts.read_text())
         assert known["resumed"], f"{stage} was begun anew"
     assert known["notes"]["resumed_from_step"] >= 4, "training should go on from its checkpoint"
-    assert _contents(store) == _contents(unbroken)
+    assert contents(store) == contents(unbroken)
 
 
 def _finish(store: Path) -> None:
@@ -68,23 +67,6 @@ def _wait_for(store: Path, pattern: str) -> None:
     while not list(store.glob(pattern)):
         assert time.monotonic() < limit, f"{pattern} never came"
         time.sleep(0.005)
-
-
-def _contents(store: Path) -> dict[str, str]:
-    """Return a digest of every file of every artifact but its provenance; of adapters, of every tensor's bytes."""
-    contents = {}
-    for file in sorted((store / "artifacts").rglob("*")):
-        name = file.relative_to(store).as_posix()
-        if file.is_dir() or file.name == "provenance.json":
-            continue
-        assert ".work" not in name, f"{name} was left behind"
-        if file.suffix == ".safetensors":
-            with safe_open(file, "np") as tensors:
-                for key in sorted(tensors.keys()):
-                    contents[f"{name}:{key}"] = hashlib.sha256(tensors.get_tensor(key).tobytes()).hexdigest()
-        else:
-            contents[name] = hashlib.sha256(file.read_bytes()).hexdigest()
-    return contents
 
 
 @pytest.mark.slow

@@ -3,11 +3,9 @@
 The server fails a fifth of the requests, and counts what a provider would bill.
 """
 
-import json
 import os
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -17,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.e2e.conftest import paid_requests
 from tests.faulty_server import FaultyServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -57,8 +56,8 @@ def test_reflection_killed_at_random_moments_ends_in_the_same_bytes_and_pays_for
             assert process.poll() is None, process.communicate()
             process.send_signal(signal.SIGKILL)
             process.communicate()
-            _wait_for_quiet(server)
-            kept = {key: server.billed[key] for key in _requests_in(killed)}
+            server.wait_until_quiet()
+            kept = {key: server.billed[key] for key in paid_requests(killed)}
         assert len(kept) < REQUESTS
         _finish(server, killed)
         paid = Counter(server.billed)
@@ -72,7 +71,7 @@ def test_reflection_killed_at_random_moments_ends_in_the_same_bytes_and_pays_for
         (one,), (other,) = (list(store.glob(f"artifacts/{name}/*/candidates.parquet")) for store in (killed, unbroken))
         assert one.read_bytes() == other.read_bytes()
         assert one.parent.name == other.parent.name
-    assert _requests_in(killed) == _requests_in(unbroken)
+    assert paid_requests(killed) == paid_requests(unbroken)
 
 
 def _start(server: FaultyServer, store: Path) -> "subprocess.Popen[str]":
@@ -101,21 +100,3 @@ def _finish(server: FaultyServer, store: Path) -> None:
     process = _start(server, store)
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
-
-
-def _wait_for_quiet(server: FaultyServer) -> None:
-    """Wait until the server has noticed that its client is gone."""
-    limit = time.monotonic() + 10
-    while server.under_way:
-        assert time.monotonic() < limit
-        time.sleep(0.01)
-
-
-def _requests_in(store: Path) -> set[str]:
-    """Return the requests that the ledger has replies to, as the server names them."""
-    ledger = store / "ledger.sqlite"
-    if not ledger.exists():
-        return set()
-    with sqlite3.connect(ledger) as connection:
-        lines = connection.execute("SELECT request FROM replies").fetchall()
-    return {json.dumps(json.loads(request), sort_keys=True) for (request,) in lines}

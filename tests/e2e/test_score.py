@@ -129,6 +129,7 @@ def test_score_of_a_chat_file_takes_the_last_turn_and_tells_what_has_none(
     assert len({round(line["loss_y_given_x"], 6) for line in (one, after_talk, briefed)}) == 3
 
 
+@pytest.mark.slow
 def test_command_scores_as_the_reference_does_with_a_request_from_a_file_and_says_so(
     tmp_path: Path, tiny_models: Mapping[str, Path], alpaca: Path, shared: Path
 ) -> None:

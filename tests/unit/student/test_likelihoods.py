@@ -386,6 +386,7 @@ def test_likelihoods_budget_is_the_asked_one_or_the_devices(tiny_models: Mapping
     assert stage.inference(loaded).batch_tokens == (asked or inference.found_budget(loaded))
 
 
+@pytest.mark.slow
 def test_likelihoods_of_real_rows_know_their_own_instructions(shared: Path) -> None:
     """On real text a response is likelier after its own instruction than after another row's, and vice versa."""
     drawn = json.loads((shared / "data" / "alpaca_subset_3111.json").read_text())

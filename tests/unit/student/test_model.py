@@ -273,6 +273,7 @@ print(json.dumps([identity(student), student.base, float(student.load().model.lm
 """
 
 
+@pytest.mark.slow
 def test_hub_ids_are_resolved_to_commits_and_loaded_from_the_cache(
     tiny_models: Mapping[str, Path], tmp_path: Path
 ) -> None:
