@@ -5,8 +5,7 @@ a reference. A judge of ours is shown each pair once, in an order that the instr
 are a draw, as on the leaderboard, and asked about by nobody. Or `annotations` of just these outputs are read. Out: the
 leaderboard's figures (srecycle.judge.annotations), under `v1/` or `v2/`: the two versions are never mixed.
 
-Kept: `model_outputs.json` and `annotations.json`, as AlpacaEval's own tools have them, `answers.parquet` where answers
-were generated, and `judgments.parquet` with every raw reply (a recording that judge=replay reads).
+Kept: `model_outputs.json` and `annotations.json`, as AlpacaEval's own tools have them, and the tables of judgments.
 
 Version 2 adds the length-controlled win rate, by the package alpaca_eval. Its own judge weighs its two words by their
 probabilities; ours reads the one that was written, so that preferences are 1 or 2 unless they come with `annotations`.
@@ -22,50 +21,36 @@ from typing import Any, ClassVar, Final
 import pyarrow as pa
 
 from srecycle.config import InputPath, component
-from srecycle.data.files import records
-from srecycle.digest import file_digest
+from srecycle.data.files import digest_of, records
 from srecycle.errors import UserError
-from srecycle.evaluator.alpaca_eval_pairs import (
-    PREFERENCE_SCHEMA,
-    Compared,
-    Output,
-    annotated,
-    by_place,
-    chosen,
-    line,
-    pair,
-)
-from srecycle.evaluator.answers import Answering, read
+from srecycle.evaluator.alpaca_eval_pairs import Compared, Output, annotated, by_place, chosen, line, pair
+from srecycle.evaluator.answers import Answer
 from srecycle.evaluator.base import Subject
+from srecycle.evaluator.judging import ASKED, NUMBER, REPLY, TEXT, Again, Judging, named
 from srecycle.evaluator.one_set import OneSet
-from srecycle.evaluator.prompts import Prompt, read_answers, read_prompts
-from srecycle.evaluator.unwritten import unwritten
-from srecycle.judge import Case, Judge, asking
+from srecycle.evaluator.prompts import Prompt, read_answers
+from srecycle.judge import Case
 from srecycle.judge.annotations import (
     Annotation,
     Version,
-    by,
     figures,
     read_annotations,
     require_version,
     versions,
     versions_of,
 )
-from srecycle.judge.base import require_judged
 from srecycle.judge.length_controlled import length_controlled, package_version, require_difficulty, require_package
 from srecycle.judge.preference import PreferenceRequest, ask
-from srecycle.judge.quote import quoted
-from srecycle.progress import say
-from srecycle.reflection.prompts import Wording
 from srecycle.reflection.quote import Quote
 from srecycle.stage import Metrics, Work
-from srecycle.store import Store, write_json
+from srecycle.store import Artifact, Store, write_json
+from srecycle.teacher import Reply
 
 _FILES: Final = ("reference_outputs", "model_outputs", "annotations", "difficulty")
 
 
 @component
-class AlpacaEval(Answering):
+class AlpacaEval(Judging[Compared]):
     """Compares answers to the prompts (one file) with `reference_outputs`, a file in AlpacaEval's format.
 
     `model_outputs` are model outputs that were generated elsewhere, instead of the subject's answers. `annotations` are
@@ -73,12 +58,10 @@ class AlpacaEval(Answering):
     `generator` names the model in the files that are written. `difficulty` is version 2's df_gamed.csv.
     """
 
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
 
     prompts: OneSet
     version: Version
-    judge: Judge
-    system: Wording
     request: PreferenceRequest
     reference_outputs: InputPath | None = None
     model_outputs: InputPath | None = None
@@ -86,19 +69,34 @@ class AlpacaEval(Answering):
     difficulty: InputPath | None = None
     generator: str = "srecycle"
 
+    what: ClassVar[str] = "pairs"
+    schema: ClassVar[pa.Schema] = pa.schema(
+        [
+            *ASKED,
+            pa.field("preference", NUMBER),
+            pa.field("status", TEXT, False),
+            pa.field("own_first", pa.bool_(), False),
+            *(pa.field(name, TEXT, False) for name in ("question", "answer_1", "answer_2")),
+            *REPLY,
+        ]
+    )
+    """A line for each instruction, answers in the order in which they were shown."""
+
     def __post_init__(self) -> None:
         """Refuse settings that would go unused. Raises ValueError."""
         if self.reference_outputs and self.annotations:
             raise ValueError(
                 "annotations hold the outputs of a reference: set annotations or reference_outputs, not both"
             )
+        if self.probes and self.annotations:
+            raise ValueError("probes ask a judge again, and annotations were made elsewhere: leave one of them out")
         if self.difficulty and self.version == 1:
             raise ValueError("difficulty is for the length-controlled win rate of version=2: leave it out, or set that")
 
     def resolved(self) -> Mapping[str, Any]:
         """Files stand as their content; what isn't asked for stands as null; version 2 names the package's version."""
         files = {name: getattr(self, name) for name in _FILES}
-        found: dict[str, Any] = {name: path and file_digest(path) for name, path in files.items()}
+        found: dict[str, Any] = {name: path and digest_of(path, name) for name, path in files.items()}
         if self.annotations:
             found |= {"judge": None, "system": None, "request": None}
         if self.version == 2:
@@ -107,7 +105,7 @@ class AlpacaEval(Answering):
 
     def check(self) -> None:
         """Raise UserError where a file is missing, of another version, or about other instructions; or the package."""
-        prompts = self.questions()
+        (prompts,) = self.questions().values()
         if not self.annotations:
             self.judge.check()
             if self.reference_outputs is None:
@@ -123,60 +121,37 @@ class AlpacaEval(Answering):
                 )
             require_difficulty(self.difficulty, len(prompts))
 
-    def questions(self) -> list[Prompt]:
-        """Return the evaluation set. Raises UserError where it can't be read, or asks several turns."""
-        (path,) = self.prompts.values()
-        found = read_prompts(path, self.category)
-        if any(len(one.turns) > 1 for one in found):
-            raise UserError(f"{path} has prompts of several turns: AlpacaEval's instructions have one")
-        return found
+    def answered(self, subject: Subject, work: Work) -> dict[str, list[Answer]]:
+        """Return the subject's answers; none where they were made elsewhere."""
+        return {} if self.model_outputs else super().answered(subject, work)
 
-    def evaluate(self, subject: Subject, work: Work) -> Metrics:
-        """Answer, have the pairs judged or read annotations, and count. Paid replies stand in the ledger first."""
-        prompts = self.questions()
-        given = self._given(prompts)
-        outputs = self._generated(subject, work) if given is None else given
-        compared = self._compared(prompts, outputs)
-        if not self.annotations:
-            compared = self._judged(compared, work)
-            known = [one.annotation for one in compared if one.reply or one.annotation.preference is not None]
-            require_judged([one.status for one in known], "pairs")
-        annotations = [one.annotation for one in compared]
-        write_json(work.folder / "model_outputs.json", [self._model_output(one) for one in compared if one.answered])
-        write_json(work.folder / "annotations.json", [one.line for one in annotations])
-        work.write("judgments", pa.Table.from_pylist([line(one) for one in compared], schema=PREFERENCE_SCHEMA))
-        metrics = self._metrics(annotations)
-        metrics |= {f"v{self.version}/{name}": value for name, value in by_place(compared).items()}
-        _tell(self.version, metrics)
-        return metrics
+    def known(self, subject: Subject | None, store: Store | None) -> dict[str, Artifact | None]:
+        """Return whether the store has the answers; nothing where they were made elsewhere."""
+        return {} if self.model_outputs else super().known(subject, store)
+
+    def items(self, answers: Mapping[str, Sequence[Answer]]) -> dict[str, list[Compared]]:
+        """Return the pairs: the reference's outputs and these answers, or those that were made elsewhere."""
+        ((name, prompts),) = self.questions().items()
+        outputs = self._given(prompts)
+        if outputs is None:
+            outputs = {one.id: Output(text=one.text, status=one.status) for one in answers[name]}
+        return {name: self._compared(prompts, outputs)}
 
     def quote(self, subject: Subject | None, store: Store | None) -> Quote | None:
-        """Return what judging would cost; answers that are not generated yet are taken to be of a usual length."""
-        if self.annotations:
-            return None
-        prompts = self.questions()
-        given = self._given(prompts)
-        known = next(iter(self.known(subject, store).values())) if given is None else None
-        answers = read(known.table("answers")) if known else unwritten(prompts)
-        outputs = {one.id: Output(text=one.text, status=one.status) for one in answers} if given is None else given
-        cases = self._cases(self._compared(prompts, outputs))
-        return quoted(self.judge, cases, store, estimated=0 if given is not None or known else len(cases))
+        """Return what judging would cost; nothing where annotations are read."""
+        return None if self.annotations else super().quote(subject, store)
 
     def _given(self, prompts: Sequence[Prompt]) -> dict[str, Output] | None:
         """Return the outputs that were made elsewhere, by prompt; None where they are the subject's to make."""
         if self.model_outputs is None:
             return None
-        known = read_answers(self.model_outputs)
+        known = read_answers(self.model_outputs, "model_outputs")
         found = {one.id: Output(text=known[one.id]) for one in prompts if one.id in known}
         if not found:
             raise UserError(
                 f"model_outputs={self.model_outputs} has none for these prompts: they are found by their instruction"
             )
         return found
-
-    def _generated(self, subject: Subject, work: Work) -> dict[str, Output]:
-        (answers,) = self.answered(subject, work).values()
-        return {one.id: Output(text=one.text, status=one.status) for one in answers}
 
     def _compared(self, prompts: Sequence[Prompt], outputs: Mapping[str, Output] | None) -> list[Compared]:
         """Return the instructions in order, with what can be said of these outputs (None: not there yet) unasked."""
@@ -202,16 +177,16 @@ class AlpacaEval(Answering):
     def _references(self) -> tuple[dict[str, str], str]:
         """The reference's outputs by prompt, and its name."""
         assert self.reference_outputs is not None
-        name = _generator(self.reference_outputs) or self.reference_outputs.stem
+        name = _generator(self.reference_outputs, "reference_outputs") or self.reference_outputs.stem
         require_version(self.version, versions([name]), str(self.reference_outputs))
-        return read_answers(self.reference_outputs), name
+        return read_answers(self.reference_outputs, "reference_outputs"), name
 
     @cached_property
     def _recorded(self) -> dict[str, list[Annotation]]:
         """The annotations by instruction."""
         assert self.annotations is not None
         found: dict[str, list[Annotation]] = {}
-        known = read_annotations(self.annotations)
+        known = read_annotations(self.annotations, "annotations")
         require_version(self.version, versions_of(known), str(self.annotations))
         for one in known:
             found.setdefault(one.instruction.strip(), []).append(one)
@@ -219,54 +194,76 @@ class AlpacaEval(Answering):
 
     @cached_property
     def _name(self) -> str:
-        return (self.model_outputs and _generator(self.model_outputs)) or self.generator
+        return (self.model_outputs and _generator(self.model_outputs, "model_outputs")) or self.generator
 
-    def _cases(self, compared: Sequence[Compared]) -> list[Case]:
-        return [self._case(one) for one in compared if one.asked]
-
-    def _case(self, one: Compared) -> Case:
+    def cases(self, one: Compared) -> list[Case]:
+        """Return the pair's one judgment."""
         first, second = one.shown
         texts = {"instruction": one.annotation.instruction, "output_1": first, "output_2": second}
-        return Case(
-            id=one.prompt.id,
-            position=one.prompt.position,
-            question=one.annotation.instruction,
-            answers=one.shown,
-            messages=ask(self.system, self.request, texts),
-        )
+        return [
+            Case(
+                id=one.prompt.id,
+                position=one.prompt.position,
+                question=one.annotation.instruction,
+                answers=one.shown,
+                messages=ask(self.system, self.request, texts),
+            )
+        ]
 
-    def _judged(self, compared: Sequence[Compared], work: Work) -> list[Compared]:
-        """Ask the judge about the pairs that need it."""
-        with asking(self.judge, work) as ask_judge:
-            replies = iter(ask_judge(self._cases(compared), f"judging AlpacaEval {self.version}"))
-        return [chosen(one, next(replies)) if one.asked else one for one in compared]
+    def read_replies(self, one: Compared, asked: Sequence[Case], replies: Sequence[Reply]) -> Compared:
+        """Return the pair with what is preferred."""
+        (reply,) = replies
+        return chosen(one, reply)
+
+    def lines(self, name: str, one: Compared) -> list[Mapping[str, Any]]:
+        """Return the instruction's line."""
+        return [line(one)]
+
+    def keep(
+        self, judged: Mapping[str, Sequence[Compared]], again: Mapping[str, Sequence[Again[Compared]]], work: Work
+    ) -> None:
+        """Write AlpacaEval's own files, and the tables of the judgments."""
+        (some,) = judged.values()
+        write_json(work.folder / "model_outputs.json", [self._model_output(one) for one in some if one.answered])
+        write_json(work.folder / "annotations.json", [one.annotation.line for one in some])
+        super().keep(judged, again, work)
 
     def _model_output(self, one: Compared) -> dict[str, str]:
         output = {"instruction": one.annotation.instruction, "output": one.annotation.output_2}
         return {**output, "generator": one.annotation.generator_2}
 
-    def _metrics(self, annotations: Sequence[Annotation]) -> Metrics:
-        metrics = figures(annotations)
-        if self.version == 2 and self.difficulty and metrics["judged"]:
-            metrics |= length_controlled(annotations, self.difficulty)
-        for category, found in by(annotations).items():
-            metrics |= {f"{category}/{name}": value for name, value in found.items()}
-        return {f"v{self.version}/{name}": value for name, value in metrics.items()}
+    def figures(self, some: Sequence[Compared]) -> Metrics:
+        """Return the leaderboard's figures."""
+        return figures([one.annotation for one in some])
+
+    def heading(self, name: str) -> str:
+        """Return the version, which all metrics begin with."""
+        return f"v{self.version}"
+
+    def title(self, name: str) -> str:
+        """Return the benchmark's name and version: there is one set."""
+        return f"AlpacaEval {self.version}"
+
+    def summary(self, found: Metrics) -> str:
+        """Return the preferences and the win rate."""
+        counts = f"{found['wins']} wins, {found['draws']} draws, {found['losses']} losses"
+        return f"{counts}, win rate {found['win_rate']:.2f}"
+
+    def metrics(
+        self, judged: Mapping[str, Sequence[Compared]], again: Mapping[str, Sequence[Again[Compared]]]
+    ) -> Metrics:
+        """Return the leaderboard's figures, also by category, the probes', and how the order counted."""
+        ((name, some),) = judged.items()
+        found = super().metrics(judged, again) | named(self.heading(name), by_place(some))
+        if self.version == 2 and self.difficulty and found["v2/judged"]:
+            controlled = length_controlled([one.annotation for one in some], self.difficulty)
+            found |= named(self.heading(name), controlled)
+        return found
 
 
-def _generator(path: Path) -> str:
+def _generator(path: Path, setting: str) -> str:
     """Return the one generator that a file of outputs names, or "". Raises UserError where there are several."""
-    found = sorted({str(record["generator"]) for record in records(path) if record.get("generator")})
+    found = sorted({str(record["generator"]) for record in records(path, setting) if record.get("generator")})
     if len(found) > 1:
         raise UserError(f"{path} has outputs of several models ({', '.join(found[:3])}): give one model's")
     return found[0] if found else ""
-
-
-def _tell(version: Version, metrics: Metrics) -> None:
-    """Say how it came out, and what has no preference."""
-    found = {name.removeprefix(f"v{version}/"): value for name, value in metrics.items()}
-    rate = f", win rate {found['win_rate']:.2f}" if "win_rate" in found else ""
-    left = {name.removeprefix("unjudged/"): count for name, count in found.items() if name.startswith("unjudged/")}
-    without = f"; not judged: {', '.join(f'{count} {why}' for why, count in left.items())}" if left else ""
-    counts = f"{found['wins']} wins, {found['draws']} draws, {found['losses']} losses"
-    say(f"  AlpacaEval {version}: {counts} of {found['judged']} judged and {found['asked']} asked{rate}{without}")

@@ -5,35 +5,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import pyarrow as pa
-
 from srecycle.evaluator.prompts import Prompt
 from srecycle.judge.annotations import DRAW, NOT_ANNOTATED, Annotation
+from srecycle.judge.base import said
+from srecycle.judge.decorations import DECORATIONS, SWAPPED, Probe, Side
 from srecycle.judge.preference import read_choice
 from srecycle.rows import OK
 from srecycle.stage import Metrics
 from srecycle.teacher import Reply
 
 _JUDGE: Final = "srecycle"
-
-_TEXT, _NUMBER = pa.string(), pa.float64()
-PREFERENCE_SCHEMA = pa.schema(
-    [
-        pa.field("id", _TEXT, False),
-        pa.field("position", pa.int64(), False),
-        pa.field("category", _TEXT, False),
-        pa.field("preference", _NUMBER),
-        pa.field("status", _TEXT, False),
-        pa.field("own_first", pa.bool_(), False),
-        pa.field("question", _TEXT, False),
-        pa.field("answer_1", _TEXT, False),
-        pa.field("answer_2", _TEXT, False),
-        pa.field("reply", _TEXT, False),
-        pa.field("finish_reason", _TEXT, False),
-        pa.field("judge", _TEXT, False),
-    ]
-)
-"""A line for each instruction, answers in the order in which they were shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +29,20 @@ class Output:
 class Compared:
     """An instruction with the reference's output and the measured one, and what is known of the preference.
 
-    `answered` says whether there is a measured output at all.
+    `answered` says whether there is a measured output at all, and `turned` whether the outputs are shown in the other
+    order than the instruction's coin says.
     """
 
     prompt: Prompt
     annotation: Annotation
     answered: bool
+    turned: bool = False
     reply: Reply | None = None
+
+    @property
+    def about(self) -> Prompt:
+        """Return the instruction."""
+        return self.prompt
 
     @property
     def asked(self) -> bool:
@@ -63,15 +51,42 @@ class Compared:
         return one.status == OK and one.preference is None
 
     @property
+    def verdict(self) -> float | None:
+        """What a judge preferred; None where it was asked about nothing, or can't be read."""
+        return self.annotation.preference if self.reply else None
+
+    @property
+    def reason(self) -> str:
+        """Return "ok", or why there is no preference."""
+        return self.annotation.status
+
+    @property
     def own_first(self) -> bool:
         """Whether the measured output is shown first: a coin that the instruction tosses."""
-        return hashlib.sha256(self.prompt.id.encode()).digest()[0] % 2 == 0
+        return (hashlib.sha256(self.prompt.id.encode()).digest()[0] % 2 == 0) != self.turned
 
     @property
     def shown(self) -> tuple[str, str]:
         """The outputs in the order in which they are shown."""
         one = self.annotation
         return (one.output_2, one.output_1) if self.own_first else (one.output_1, one.output_2)
+
+    def favoured(self, probe: Probe) -> Side | None:
+        """Return whose output was shown second, and will be first; else whose lost, None of a draw."""
+        if probe == SWAPPED:
+            return "other" if self.own_first else "own"
+        preference = self.annotation.preference
+        return None if preference in (None, DRAW) else "other" if preference > DRAW else "own"
+
+    def dressed(self, probe: Probe, side: Side) -> "Compared":
+        """Return the comparison with that side's output decorated, or the order turned; not judged yet."""
+        bare = replace(self.annotation, preference=None, status=OK)
+        if probe == SWAPPED:
+            return replace(self, annotation=bare, turned=not self.turned, reply=None)
+        decorate = DECORATIONS[probe]
+        own, other = (bare.output_2, bare.output_1)
+        changed = replace(bare, output_2=decorate(own)) if side == "own" else replace(bare, output_1=decorate(other))
+        return replace(self, annotation=changed, reply=None)
 
 
 def pair(prompt: Prompt, output: Output | None, reference: str | None, name: str, generator: str) -> Compared:
@@ -139,8 +154,8 @@ def by_place(compared: Sequence[Compared]) -> Metrics:
 
 
 def line(one: Compared) -> dict[str, Any]:
+    """Return its line of `judgments.parquet`: a recording that judge=replay reads."""
     first, second = one.shown
-    reply = one.reply or Reply(text="", finish_reason="")
     return {
         "id": one.prompt.id,
         "position": one.prompt.position,
@@ -151,7 +166,5 @@ def line(one: Compared) -> dict[str, Any]:
         "question": one.annotation.instruction,
         "answer_1": first,
         "answer_2": second,
-        "reply": reply.text,
-        "finish_reason": reply.finish_reason,
-        "judge": reply.teacher,
+        **said(one.reply),
     }

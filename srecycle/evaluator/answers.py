@@ -9,24 +9,22 @@ any run that asks the same student the same finds them. Prompts are never cut: o
 A prompt's random numbers are its own (srecycle.teacher.generation): neither batches nor order change what is said.
 """
 
-from abc import ABC
+import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
-from typing import Annotated, Any, Final
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final
 
 import pyarrow as pa
-from pydantic import Field
 
 from srecycle.config import InputPath, component, runtime
 from srecycle.digest import file_digest
-from srecycle.engine.local import LocalEngine
-from srecycle.evaluator.base import Evaluator, Subject
-from srecycle.evaluator.prompts import Prompt, PromptSets, read_prompts
+from srecycle.engine import Engine, Mapper
+from srecycle.engine.local import HERE
+from srecycle.evaluator.base import Subject
+from srecycle.evaluator.prompts import Prompt, read_prompts
 from srecycle.rows import OK, Turn
-from srecycle.stage import Metrics, Stage, Work, materialize
-from srecycle.store import Artifact, Store
+from srecycle.stage import Metrics, Stage, Work
 from srecycle.student import Student, Template
 from srecycle.student.adapter import pinned_adapter
 from srecycle.student.encoding import anchor_ids, token_ids
@@ -64,9 +62,9 @@ ANSWER_SCHEMA = pa.schema([pa.field(name, _KINDS[kind], False) for name, kind in
 
 @component
 class Answers(Stage):
-    """Generates a student's answers to one file of prompts."""
+    """Generates a student's answers to one file of prompts (None: to those that a worker is sent)."""
 
-    prompts: InputPath
+    prompts: InputPath | None
     student: Student
     template: Template
     adapter: InputPath | None
@@ -77,6 +75,7 @@ class Answers(Stage):
     seed: int
     stop: tuple[str, ...]
     batch_tokens: int = runtime()
+    engine: Engine = field(default=HERE, metadata={"runtime": True})
 
     @property
     def name(self) -> str:
@@ -87,34 +86,46 @@ class Answers(Stage):
         """Prompts, and the adapter or model that a training made, stand as their content."""
         adapter = pinned_adapter(str(self.adapter)).content if self.adapter else None
         whole = Pinned(field="model", path=str(self.model), revision="", config="config.json") if self.model else None
-        return {"prompts": file_digest(self.prompts), "adapter": adapter, "model": whole and whole.content}
+        prompts = file_digest(self.prompts) if self.prompts else None
+        return {"prompts": prompts, "adapter": adapter, "model": whole and whole.content}
 
     def run(self, work: Work) -> Metrics:
         """Generate, prompts of like length together, and write the answers in the order of the prompts."""
+        assert self.prompts is not None
         prompts = read_prompts(self.prompts)
         arranged = sorted(prompts, key=lambda one: (-len(one.question), one.position))
-
-        def answer(shard: Sequence[Prompt]) -> pa.Table:
-            return pa.Table.from_pylist([asdict(one) for one in self._speaker.answers(shard)], schema=ANSWER_SCHEMA)
-
-        engine = LocalEngine(shard_rows=_SHARD, workers=1)
-        given = engine.map_shards(f"answers to {self.prompts.name}", arranged, answer, work.scratch)
-        self.__dict__.pop("_speaker", None)
+        engine = replace(self.engine, shard_rows=_SHARD)
+        label = f"answers to {self.prompts.name}"
+        given = engine.map_shards(label, arranged, Speaking(replace(self, prompts=None)), work.scratch)
         answers = given.sort_by([("position", "ascending"), ("turn", "ascending")]).combine_chunks()
         work.write("answers", answers)
         return described(read(answers))
 
-    @cached_property
-    def _speaker(self) -> "Speaker":
-        """Loaded with the first shard that is to be made."""
+
+class Speaking(Mapper[Answers, Prompt, pa.Table]):
+    """What a worker does: it loads the student as it was trained, and has it answer prompts."""
+
+    def load(self) -> Mapping[str, Any]:
+        """Load the student. Raises UserError where it can't be loaded."""
+        stage = self.settings
         subject = Subject(
-            student=self.student,
-            template=self.template,
-            adapter=self.adapter,
-            model=self.model,
+            student=stage.student,
+            template=stage.template,
+            adapter=stage.adapter,
+            model=stage.model,
             training=pa.table({}),
         )
-        return Speaker(subject.load(), self)
+        self._speaker, self._one = Speaker(subject.load(), stage), threading.Lock()
+        return {}
+
+    def __call__(self, items: Sequence[Prompt]) -> pa.Table:
+        """Return the answers to prompts; threads take turns on the one model."""
+        with self._one:
+            return pa.Table.from_pylist([asdict(one) for one in self._speaker.answers(items)], schema=ANSWER_SCHEMA)
+
+    def name(self, item: Prompt) -> str:
+        """Return the prompt's id."""
+        return item.id
 
 
 class Speaker:
@@ -217,85 +228,3 @@ def described(answers: Sequence[Answer]) -> Metrics:
     metrics: Metrics = {"answers": len(given), "cut": sum(answer.finish_reason == "length" for answer in given)}
     metrics |= {f"unanswered/{reason}": count for reason, count in sorted(missing.items())}
     return metrics | ({"mean_tokens": sum(one.output_tokens for one in given) / len(given)} if given else {})
-
-
-@component
-class Answering(Evaluator, ABC):
-    """An evaluator of answers. `prompts` are files by name (srecycle.evaluator.prompts); figures are told by name.
-
-    `category` names a column by which figures are told too. Answers have at most `max_new_tokens`; temperature 0 takes
-    the likeliest token; they end at the model's and the template's ends, and before the first of the texts in `stop` (a
-    base model, which was never taught to stop, wants one). `batch_tokens` is how many tokens a batch may hold at its
-    end, prompts and answers, padding included.
-    """
-
-    prompts: PromptSets
-    category: str | None = None
-    max_new_tokens: Annotated[int, Field(ge=1)] = 1024
-    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    seed: int = 0
-    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    batch_tokens: Annotated[int, Field(ge=1)] = runtime(32768)
-
-    def resolved(self) -> Mapping[str, Any]:
-        """Prompts stand as their content."""
-        return {"prompts": {name: file_digest(path) for name, path in self.prompts.items()}}
-
-    def check(self) -> None:
-        """Raise UserError where a set of prompts can't be read."""
-        for path in self.prompts.values():
-            read_prompts(path, self.category)
-
-    def asked(self, subject: Subject) -> dict[str, Answers]:
-        """Return the stages that make the subject's answers, by the sets' names. Does no work."""
-        settings: dict[str, Any] = {name: getattr(self, name) for name in (*SETTINGS, "batch_tokens")}
-        return {
-            name: Answers(
-                prompts=path,
-                student=subject.student,
-                template=subject.template,
-                adapter=subject.adapter,
-                model=subject.model,
-                **settings,
-            )
-            for name, path in self.prompts.items()
-        }
-
-    def answered(self, subject: Subject, work: Work) -> dict[str, list[Answer]]:
-        """Return the subject's answers by set, generating those that the store lacks.
-
-        They are copied to `answers.parquet` of the evaluation (`set` names their set), where other runs find them.
-        """
-        made = {name: materialize(stage, work.store).artifact for name, stage in self.asked(subject).items()}
-        tables = {name: artifact.table("answers") for name, artifact in made.items()}
-        named = [
-            table.add_column(0, "set", pa.array([name] * len(table), pa.string())) for name, table in tables.items()
-        ]
-        work.write("answers", pa.concat_tables(named).combine_chunks())
-        return {name: read(table) for name, table in tables.items()}
-
-    def known(self, subject: Subject | None, store: Store | None) -> dict[str, Artifact | None]:
-        """Return which sets' answers the store has already: none of them where the subject is still to be trained."""
-        if subject is None or store is None:
-            return dict.fromkeys(self.prompts)
-        return {name: store.find(stage.name, stage.key) for name, stage in self.asked(subject).items()}
-
-
-@component
-class AnswersEvaluator(Answering):
-    """Only generates: the answers that other runs are then compared with."""
-
-    def evaluate(self, subject: Subject, work: Work) -> Metrics:
-        """Return each set's counts, and those of its categories."""
-        metrics: Metrics = {}
-        for name, answers in self.answered(subject, work).items():
-            metrics |= {f"{name}/{what}": value for what, value in described(answers).items()}
-            groups: dict[str, list[Answer]] = {}
-            named = {prompt.id: prompt.category for prompt in read_prompts(self.prompts[name], self.category)}
-            for answer in answers:
-                groups.setdefault(named[answer.id], []).append(answer)
-            for category in sorted(groups.keys() - {""}):
-                found = described(groups[category])
-                metrics |= {f"{name}/{category}/{what}": value for what, value in found.items()}
-        return metrics

@@ -62,6 +62,10 @@ class Evaluator(Component, ABC):
         """Raise UserError where the evaluation can't succeed (an unknown task), before hours are spent on the rest."""
         return
 
+    def check_student(self, student: Student) -> None:
+        """Raise UserError where what is to be trained of this student can't be evaluated in the end."""
+        return
+
     def quote(self, subject: Subject | None, store: Store) -> Quote | None:
         """Return what would have to be asked and paid for; None where nobody is asked. Writes nothing.
 
@@ -100,6 +104,7 @@ class Evaluate(Stage):
     def check(self) -> None:
         """Refuse to start what can't be evaluated in the end."""
         self.evaluator.check()
+        self.evaluator.check_student(self.trained.student)
 
     def run(self, work: Work) -> Metrics:
         """Evaluate the trained student."""

@@ -1,9 +1,9 @@
 """How far training moved the student: divergence of its predictions on held-out samples, perplexity on plain text.
 
 In: the student before and after. Out: for held-out prompts with their answers, KL(after || before) and KL(before ||
-after) of the next-token distributions, per token of the answers (nats): mean and quantiles; `drift.parquet` has a line
-a sample. Where a plain text is given, its perplexity under both. Standard errors take samples (windows of the text) as
-what was drawn, not tokens: those of one sample move together.
+after) of the next-token distributions, per token of the answers (nats): mean and quantiles; and the answers' own mean
+loss under both. `drift.parquet` has a line a sample. Where a plain text is given, its perplexity under both. Standard
+errors take samples (windows of the text) as what was drawn, not tokens: those of one sample move together.
 
 The means are those over all tokens. KL(after || before), the reverse divergence of what was learnt, is what policy
 optimisation penalises (arXiv:2203.02155); the other direction weighs what the student knew before.
@@ -47,16 +47,17 @@ class Drift(Evaluator):
     Held out are `rows` samples drawn with `seed` from `held_out`, a source like the experiment's own; where none is
     given, from its rows that were not kept for training. Those differ from arm to arm and round to round, as they are
     what its filters refuse: what is to be compared wants a source of its own. `text_path` is a file of plain text
-    (UTF-8), read up to `text_tokens` tokens.
+    (UTF-8), read up to `text_tokens` tokens: as one text, or with `text_by_line` each line as a text of its own.
     """
 
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
 
     before: Student | None = None
     held_out: Data | None = None
     rows: Annotated[int, Field(ge=2)] = 200
     seed: int = 0
     text_path: InputPath | None = None
+    text_by_line: bool = False
     text_tokens: Annotated[int, Field(ge=1)] = 20000
     batch_tokens: Annotated[int, Field(ge=1)] | None = runtime(None)
 
@@ -80,7 +81,8 @@ class Drift(Evaluator):
         divergences = Divergences(loaded, self._before(subject), self.batch_tokens)
         metrics = self._on_samples(subject, loaded, divergences, work)
         if self.text_path is not None:
-            metrics |= _on_text(divergences.of(windows(loaded, self._text(), self.text_tokens)))
+            texts = self._text().splitlines() if self.text_by_line else [self._text()]
+            metrics |= _on_text(divergences.of(windows(loaded, texts, self.text_tokens)))
         return metrics
 
     def _before(self, subject: Subject) -> Loaded | None:
@@ -108,6 +110,8 @@ class Drift(Evaluator):
         metrics: Metrics = counts
         for name in DIRECTIONS:
             metrics |= {f"{name}/{key}": value for key, value in summary([getattr(one, name) for one in found]).items()}
+        for when, losses in _losses(found).items():
+            metrics |= _with_error(f"loss/{when}", float(np.concatenate(losses).mean()), ratio_error(losses))
         return metrics
 
     def _text(self) -> str:
@@ -138,13 +142,15 @@ def held_out(subject: Subject, data: Data | None, rows: int, seed: int) -> list[
     return lines
 
 
-def windows(loaded: Loaded, text: str, most: int) -> list[Encoded]:
-    """Cut a text's first `most` tokens into sequences that fill the model, each after its anchor alone."""
-    (ids,) = token_ids(loaded.tokenizer, [text], plain=True)
+def windows(loaded: Loaded, texts: Sequence[str], most: int) -> list[Encoded]:
+    """Cut the first `most` tokens of texts into sequences, each after its anchor alone and as long as can be."""
     anchor = anchor_ids(loaded.tokenizer)
     width = loaded.max_length - len(anchor)
-    parts = [ids[place : min(place + width, most)] for place in range(0, min(len(ids), most), width)]
-    found = [Encoded(ids=(*anchor, *part), target_start=len(anchor)) for part in parts]
+    found, left = list[Encoded](), most
+    for ids in token_ids(loaded.tokenizer, texts, plain=True):
+        read, left = ids[:left], left - len(ids[:left])
+        for place in range(0, len(read), width):
+            found.append(Encoded(ids=(*anchor, *read[place : place + width]), target_start=len(anchor)))
     return [one for one in found if one.target_tokens]
 
 
@@ -175,12 +181,18 @@ def ratio_error(values: Sequence[Floats]) -> float | None:
 def _on_text(found: "Sequence[Divergence]") -> Metrics:
     """Return perplexities; the standard error of a perplexity is its own times that of the mean loss."""
     metrics: Metrics = {"text/tokens": sum(len(one.loss_after) for one in found)}
-    for name, losses in (("before", [one.loss_before for one in found]), ("after", [one.loss_after for one in found])):
-        perplexity = float(np.exp(np.concatenate(losses).mean()))
-        metrics[f"perplexity/{name}"] = perplexity
-        if (error := ratio_error(losses)) is not None:
-            metrics[f"perplexity/{name}_stderr"] = perplexity * error
+    for when, losses in _losses(found).items():
+        perplexity, error = float(np.exp(np.concatenate(losses).mean())), ratio_error(losses)
+        metrics |= _with_error(f"perplexity/{when}", perplexity, None if error is None else perplexity * error)
     return metrics
+
+
+def _losses(found: "Sequence[Divergence]") -> dict[str, list[Floats]]:
+    return {"before": [one.loss_before for one in found], "after": [one.loss_after for one in found]}
+
+
+def _with_error(name: str, value: float, error: float | None) -> Metrics:
+    return {name: value} | ({} if error is None else {f"{name}_stderr": error})
 
 
 def _table(lines: Sequence[Mapping[str, Any]], found: "Sequence[Divergence]") -> pa.Table:

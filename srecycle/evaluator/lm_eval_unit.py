@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, reduce
 from typing import Any
-from unittest import mock
 
 from srecycle.errors import UserError
 from srecycle.evaluator.lm_eval_data import used_commit
@@ -88,6 +87,8 @@ def run_unit(unit: Unit, manager: Any, model: Any, settings: Settings) -> tuple[
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep what the harness tells off the screen, and its bars where there is no terminal."""
+    from unittest import mock
+
     import datasets
     from lm_eval.api.task import tqdm
 
@@ -95,10 +96,12 @@ def _quiet() -> Iterator[None]:
     bars = datasets.utils.are_progress_bars_disabled()
     if not shown:
         datasets.disable_progress_bars()
-    # It also asks git for the commit of the folder that it is run in: no fact about it.
+    # It also asks git for the commit of the folder that it is run in, which is no fact about it, and for each unit
+    # again pip, drivers and compilers for their versions, which takes seconds; ours stand in the provenance.
     with (
         quiet_libraries(),
         mock.patch("lm_eval.evaluator.get_git_commit_hash", return_value=None),
+        mock.patch("lm_eval.evaluator.add_env_info"),
         mock.patch("lm_eval.api.task.tqdm", tqdm if shown else partial(tqdm, disable=True)),
     ):
         try:

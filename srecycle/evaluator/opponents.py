@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from srecycle.config import Canonical
-from srecycle.digest import file_digest
+from srecycle.data.files import digest_of
 from srecycle.errors import UserError
 from srecycle.evaluator.answers import ANSWER_SCHEMA, SETTINGS, read
 from srecycle.evaluator.prompts import Prompt, read_answers
@@ -40,14 +40,14 @@ class Opponent:
     @property
     def content(self) -> str:
         """The digest of the answers."""
-        return file_digest(self.file)
+        return digest_of(self.file, "against")
 
     def answers(self, prompts: Mapping[str, list[Prompt]]) -> dict[str, dict[str, str]]:
         """Return, by set, the first-turn answers to these prompts that there are, by the prompts' ids.
 
         Raises UserError where a set has none at all, or the file can't be read.
         """
-        known = self._kept() if self.kept else read_answers(self.file)
+        known = self._kept() if self.kept else read_answers(self.file, "against")
         found = {
             name: {prompt.id: known[prompt.id] for prompt in some if prompt.id in known}
             for name, some in prompts.items()

@@ -53,6 +53,11 @@ class Plasticity(Evaluator):
         self._split()
         if not self.trainer.trains:
             raise UserError("the evaluator plasticity wants a trainer that trains: choose another than none for it")
+        if not self.trainer.trains_merged:
+            raise UserError(
+                "the evaluator plasticity trains the student with its adapter merged in, which its trainer can't: "
+                "choose trainer@evaluator.plasticity.trainer=lora, or full"
+            )
         if self.trainer.needs or self.trainer.which_pairs:
             wanted = f"scores ({', '.join(self.trainer.needs)})" if self.trainer.needs else "preference pairs"
             raise UserError(
@@ -60,11 +65,13 @@ class Plasticity(Evaluator):
                 "them: choose trainer.order=shuffled or source, and a trainer that learns from samples alone"
             )
 
+    def check_student(self, student: Student) -> None:
+        """Raise UserError where the trainer can't train this student here."""
+        self.trainer.check(student)
+
     def evaluate(self, subject: Subject, work: Work) -> Metrics:
         """Train and examine the student that it was, then the one that it became."""
         students = {"before": subject.student, "after": _tuned(subject)}
-        for student in students.values():
-            self.trainer.check(student)
         found: dict[str, Mapping[str, Measured]] = {}
         ids: list[str] = []
         for name, student in students.items():

@@ -22,7 +22,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from srecycle.config import InputPath
-from srecycle.data.files import records, text
+from srecycle.data.files import columns_of, records, text, text_of
 from srecycle.errors import UserError
 from srecycle.rows import Turn, content_id, numbered
 
@@ -62,7 +62,7 @@ def read_prompts(path: Path, category: str | None = None) -> list[Prompt]:
     """
     found = [
         prompt
-        for number, record in enumerate(records(path))
+        for number, record in enumerate(records(path, "prompts"))
         for prompt in _asked(record, f"{path}: record {number}", category)
     ]
     if not found:
@@ -73,14 +73,17 @@ def read_prompts(path: Path, category: str | None = None) -> list[Prompt]:
     return [replace(prompt, id=ids[place], position=place) for place, prompt in enumerate(found)]
 
 
-def read_answers(path: Path) -> dict[str, str]:
-    """Return a file's answers by the ids of their prompts. Raises UserError where a record has none."""
+def read_answers(path: Path, setting: str | None = None) -> dict[str, str]:
+    """Return a file's answers by the ids of their prompts; `setting` named the file.
+
+    Raises UserError where a record has no answer.
+    """
     prompts, answers = list[Prompt](), list[str]()
-    for number, record in enumerate(records(path)):
+    for number, record in enumerate(records(path, setting)):
         place = f"{path}: record {number}"
         column = next((name for name in _ANSWERED if name in record), None)
         if column is None:
-            raise UserError(f"{place} has no answer ({', '.join(_ANSWERED)}); it has {', '.join(record) or 'nothing'}")
+            raise UserError(f"{place} has no answer ({', '.join(_ANSWERED)}); it has {columns_of(record)}")
         asked = list(_asked(record, place, None))
         if len(asked) != 1:
             raise UserError(f"{place} asks {len(asked)} things, but answers one")
@@ -94,13 +97,19 @@ def _content(prompt: Prompt) -> str:
 
 
 def _asked(record: Mapping[str, Any], place: str, category: str | None) -> Iterator[Prompt]:
-    value = record.get(category) if category is not None else None
-    named = "" if value is None else str(value)
+    named = _category(record.get(category), category, place) if category is not None else ""
     history = _history(record.get("history") or (), place)
     for turns, given in _texts(record, place):
         if not turns[0].strip():
             raise UserError(f"{place} asks nothing: its text is empty")
         yield Prompt(id="", position=0, turns=turns, input=given, history=history, category=named)
+
+
+def _category(value: Any, column: str, place: str) -> str:
+    """Return the one value of a column, "" where it is null."""
+    if value is None or isinstance(value, bool | int | float):
+        return "" if value is None else str(value)
+    return text_of(value, column, place)
 
 
 def _texts(record: Mapping[str, Any], place: str) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -111,12 +120,13 @@ def _texts(record: Mapping[str, Any], place: str) -> Iterator[tuple[tuple[str, .
         turns = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Sequence) else ()
         if not turns or not all(isinstance(turn, str) for turn in turns):
             raise UserError(f"{place}: {several!r} should be a text or a list of texts")
-        yield (turns if several == "turns" else turns[:1]), ""
+        kept = turns if several == "turns" else turns[:1]
+        yield tuple(text_of(turn, several, place) for turn in kept), ""
         return
     column = next((name for name in _ASKED if name in record), None)
     if column is None:
         known = ", ".join((*_ASKED, "turns", "conversations"))
-        raise UserError(f"{place} has no column that asks something ({known}); it has {', '.join(record) or 'none'}")
+        raise UserError(f"{place} has no column that asks something ({known}); it has {columns_of(record)}")
     asked = text(dict(record), column, place)
     if "instances" not in record:
         yield (asked,), text(dict(record), "input", place, default="")
@@ -130,6 +140,9 @@ def _texts(record: Mapping[str, Any], place: str) -> Iterator[tuple[tuple[str, .
 
 def _history(turns: Any, place: str) -> tuple[Turn, ...]:
     try:
-        return tuple(Turn(role=str(turn["role"]), content=str(turn["content"])) for turn in turns)
+        return tuple(
+            Turn(role=text_of(turn["role"], "role", place), content=text_of(turn["content"], "content", place))
+            for turn in turns
+        )
     except (TypeError, KeyError) as error:
         raise UserError(f"{place}: 'history' should be a list of messages with role and content") from error

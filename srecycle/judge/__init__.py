@@ -5,7 +5,9 @@
 - `wording`: messages in which judged texts can't end their own markers
 - `parsing`: `read_pair`, `read_grade`
 - `pairs`: pairs of answers in both orders, verdicts, the paper's win rate
-- `probes`: whether verdicts stand when an answer is dressed up
+- `grades`, `annotations`: single answers graded; AlpacaEval's preferences
+- `decorations`, `probes`: whether verdicts stand when an answer is dressed up
+- `counts`: how much was judged, and why the rest was not
 - `sheet`, `labels`: a blinded sheet for people, and what they made of it
 - `quote`: `quoted`, what judging would cost
 """

@@ -22,9 +22,11 @@ from srecycle.errors import UserError
 from srecycle.evaluator.opponents import sides
 from srecycle.evaluator.prompts import read_prompts
 from srecycle.judge import leaderboard
+from srecycle.judge.counts import unjudged
+from srecycle.judge.decorations import SWAPPED
 from srecycle.judge.labels import analysed, read_sheet
 from srecycle.judge.pairs import Outcome, Pair, cases, figures, outcomes
-from srecycle.judge.probes import SWAPPED, swapped
+from srecycle.judge.probes import swapped
 from srecycle.judge.replay import ReplayJudge, recorded_pairs
 from srecycle.judge.screen import show, to_screen
 from srecycle.judge.sheet import KEY, read_key, write_sheets
@@ -194,9 +196,8 @@ def _show(told: dict[Path, Metrics]) -> None:
     console = to_screen()
     console.print(table)
     for path, metrics in told.items():
-        left = {name.partition("/")[2]: count for name, count in metrics.items() if name.startswith("unjudged/")}
-        if left:
-            console.print(f"{path.name}: no verdict: {', '.join(f'{count} {why}' for why, count in left.items())}")
+        if left := unjudged(metrics):
+            console.print(f"{path.name}: no verdict: {left}", markup=False)
 
 
 if __name__ == "__main__":

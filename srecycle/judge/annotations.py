@@ -11,7 +11,6 @@ the version, and a file of one is refused as the other's.
 """
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 
 from srecycle.data.files import records, text
 from srecycle.errors import UserError
+from srecycle.judge.counts import counted
 from srecycle.rows import OK
 from srecycle.stage import Metrics
 
@@ -55,10 +55,13 @@ class Annotation:
         return {name: value for name, value in vars(self).items() if name != "category" or value}
 
 
-def read_annotations(path: Path, category: str | None = None) -> list[Annotation]:
-    """Return a file's annotations, in order. Raises UserError where it can't be read or holds other records."""
+def read_annotations(path: Path, setting: str | None = None) -> list[Annotation]:
+    """Return a file's annotations, in order; `setting` named it.
+
+    Raises UserError where it can't be read or holds other records.
+    """
     found = []
-    for number, record in enumerate(records(path)):
+    for number, record in enumerate(records(path, setting)):
         place = f"{path}: record {number}"
         if "preference" not in record:
             raise UserError(f"{place} has no 'preference': expected AlpacaEval's annotations")
@@ -69,7 +72,6 @@ def read_annotations(path: Path, category: str | None = None) -> list[Annotation
                 **{name: text(record, name, place, "") for name in ("generator_1", "generator_2", "annotator")},
                 preference=preference,
                 status=status,
-                category=str(record.get(category) or "") if category else "",
             )
         )
     if not found:
@@ -122,14 +124,10 @@ def figures(annotations: Sequence[Annotation]) -> Metrics:
     there are, cut to an integer, as on the leaderboard.
     """
     scores = np.array([one.preference for one in annotations if one.preference is not None], dtype=np.float64) - 1
-    reasons = Counter(one.status for one in annotations if one.preference is None)
-    metrics: Metrics = {
-        "asked": len(annotations),
-        "judged": len(scores),
+    metrics = counted(one.status for one in annotations) | {
         "wins": int((scores > 0.5).sum()),
         "draws": int((scores == 0.5).sum()),
         "losses": int((scores < 0.5).sum()),
-        **{f"unjudged/{reason}": count for reason, count in sorted(reasons.items())},
     }
     if len(scores):
         metrics["win_rate"] = float(100 * scores.mean())
@@ -137,11 +135,3 @@ def figures(annotations: Sequence[Annotation]) -> Metrics:
         metrics["win_rate_stderr"] = float(100 * scores.std(ddof=1) / math.sqrt(len(scores)))
     lengths = [len(one.output_2) for one in annotations if one.output_2 or one.preference is not None]
     return metrics | ({"avg_length": int(np.mean(lengths))} if lengths else {})
-
-
-def by(annotations: Sequence[Annotation]) -> dict[str, Metrics]:
-    """Return the figures of each category that is named, in order."""
-    groups: dict[str, list[Annotation]] = {}
-    for one in annotations:
-        groups.setdefault(one.category, []).append(one)
-    return {name: figures(groups[name]) for name in sorted(groups) if name}

@@ -151,6 +151,12 @@ def _requests(cases: Sequence[Case]) -> list[Request]:
     ]
 
 
+def said(reply: Reply | None) -> dict[str, str]:
+    """Return the columns in which tables of judgments keep a reply; empty ones where there is none."""
+    reply = reply or Reply(text="", finish_reason="")
+    return {"reply": reply.text, "finish_reason": reply.finish_reason, "judge": reply.teacher}
+
+
 Ask = Callable[[Sequence[Case], str], list[Reply]]
 """Asks the judge: cases, and a label that no other cases of this work have. One reply a case, in order."""
 

@@ -4,25 +4,29 @@ Means are over judgments; the standard error of a mean over several turns is tha
 turns of one question are not independent. A judgment without a grade is counted with its reason.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import numpy as np
 
-from srecycle.judge.base import Case
-from srecycle.judge.parsing import Scored, read_grade
+from srecycle.judge.base import said
+from srecycle.judge.counts import counted
+from srecycle.judge.decorations import DECORATIONS, Probe, Side
+from srecycle.judge.parsing import read_grade
 from srecycle.rows import OK
 from srecycle.stage import Metrics
 from srecycle.teacher import Reply
 
+REFERENCES: Final = ("ref_answer_1", "ref_answer_2")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Grading:
-    """One answer and its judgment. `turn` counts from 1. `case` is None where there is no answer: `status` says why.
+    """One answer and its judgment. `turn` counts from 1; `status` is "ok", or why there is no answer or no grade.
 
-    `question` is all that was said before the answer; `reference` says whether the judge was shown one.
+    `texts` is what the judge is shown, by placeholder; `answer` names the one to be graded. `question` is all that was
+    said before it.
     """
 
     id: str
@@ -30,37 +34,70 @@ class Grading:
     turn: int
     category: str
     question: str
+    texts: Mapping[str, str]
     answer: str
-    reference: bool
-    case: Case | None
     status: str = OK
     grade: float | None = None
     reply: Reply | None = None
 
     @property
+    def about(self) -> "Grading":
+        """Return the question, which it knows itself."""
+        return self
+
+    @property
+    def asked(self) -> bool:
+        """Whether there is an answer, and nobody has graded it."""
+        return self.status == OK and self.reply is None
+
+    @property
+    def verdict(self) -> float | None:
+        """The grade."""
+        return self.grade
+
+    @property
+    def reason(self) -> str:
+        """Return "ok", or why there is no grade."""
+        return self.status
+
+    @property
+    def beside_reference(self) -> bool:
+        """Whether the judge is shown reference answers."""
+        return not self.texts.keys().isdisjoint(REFERENCES)
+
+    @property
+    def text(self) -> str:
+        """The answer that is graded."""
+        return self.texts[self.answer]
+
+    def favoured(self, probe: Probe) -> Side:
+        """Return that the graded answer is the one to dress up: there is no other."""
+        return "own"
+
+    def dressed(self, probe: Probe, side: Side) -> "Grading":
+        """Return it with the graded answer decorated, not judged yet."""
+        texts = {**self.texts, self.answer: DECORATIONS[probe](self.text)}
+        return replace(self, texts=texts, status=OK, grade=None, reply=None)
+
+    def graded(self, reply: Reply) -> "Grading":
+        """Return it with what a reply grades, or the reason why it doesn't."""
+        if reply.status != OK:
+            return replace(self, status=reply.status, reply=reply)
+        scored = read_grade(reply.text, reply.finish_reason)
+        return replace(self, status=scored.status, grade=scored.scores[0] if scored.scores else None, reply=reply)
+
+    @property
     def line(self) -> dict[str, Any]:
         """Return its line of `judgments.parquet`: a recording that judge=replay reads."""
-        names = ("id", "position", "turn", "category", "status", "grade", "reference", "question", "answer")
-        reply = self.reply or Reply(text="", finish_reason="")
-        said = {"reply": reply.text, "finish_reason": reply.finish_reason, "judge": reply.teacher}
-        return {name: getattr(self, name) for name in names} | said
-
-
-def read(reply: Reply) -> Scored:
-    """Return what a reply grades, or the reason why it doesn't."""
-    return read_grade(reply.text, reply.finish_reason) if reply.status == OK else Scored(status=reply.status)
+        names = ("id", "position", "turn", "category", "status", "grade", "question")
+        about = {name: getattr(self, name) for name in names}
+        return about | {"reference": self.beside_reference, "answer": self.text} | said(self.reply)
 
 
 def figures(gradings: Sequence[Grading]) -> Metrics:
     """Return counts (`asked`, `judged`, `unjudged/REASON`), and `score` with `score_stderr` where there are grades."""
-    reasons = Counter(one.status for one in gradings if one.grade is None)
-    grades = [one.grade for one in gradings if one.grade is not None]
-    metrics: Metrics = {
-        "asked": len(gradings),
-        "judged": len(grades),
-        **{f"unjudged/{reason}": count for reason, count in sorted(reasons.items())},
-    }
-    if grades:
+    metrics = counted(one.status for one in gradings)
+    if grades := [one.grade for one in gradings if one.grade is not None]:
         metrics["score"] = float(np.mean(grades))
     means = _by_question(gradings)
     if len(means) > 1:
@@ -74,15 +111,3 @@ def _by_question(gradings: Sequence[Grading]) -> list[float]:
         if one.grade is not None:
             found.setdefault(one.id, []).append(one.grade)
     return [float(np.mean(grades)) for grades in found.values()]
-
-
-def metrics_of(gradings: Sequence[Grading]) -> Metrics:
-    """Return the figures of all judgments (`overall`), of each turn, and of each category."""
-    groups: dict[str, list[Grading]] = {"overall": list(gradings)}
-    for one in gradings:
-        groups.setdefault(f"turn_{one.turn}", []).append(one)
-    for one in sorted(gradings, key=lambda one: one.category):
-        if one.category:
-            groups.setdefault(f"category/{one.category}", []).append(one)
-    found: Mapping[str, Metrics] = {name: figures(some) for name, some in groups.items()}
-    return {f"{name}/{what}": value for name, some in found.items() for what, value in some.items()}

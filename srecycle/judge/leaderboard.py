@@ -12,6 +12,7 @@ from rich.table import Table
 
 from srecycle.errors import UserError
 from srecycle.judge.annotations import REFERENCE, Version, figures, read_annotations, versions_of
+from srecycle.judge.counts import unjudged
 from srecycle.judge.screen import to_screen
 from srecycle.stage import Metrics
 
@@ -108,9 +109,8 @@ def show(found: Sequence[Entry]) -> None:
     if version != 1:
         console.print("the paper's table 1 is version 1: its rows are not comparable, and left out", markup=False)
     for one in found:
-        left = [f"{count} {what.partition('/')[2]}" for what, count in one.metrics.items() if "unjudged/" in what]
-        if left:
-            console.print(f"{one.model}: no preference: {', '.join(left)}", markup=False)
+        if left := unjudged(one.metrics):
+            console.print(f"{one.model}: no preference: {left}", markup=False)
 
 
 def _own(one: Entry) -> tuple[str, ...]:

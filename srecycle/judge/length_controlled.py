@@ -2,7 +2,8 @@
 
 The package fits a logistic regression to the preferences, the difference in length and the instructions' difficulty
 (arXiv:2404.04475). It reads the difficulty from `df_gamed.csv` of the hub's data set tatsu-lab/alpaca_eval, here from
-that file by its path. Annotations must stand in the order of the evaluation set: the file knows instructions by place.
+that file by its path. The file knows instructions by their place in the evaluation set, so annotations must stand in
+its order, all of them: those without two outputs are left out here, and the others keep their place.
 """
 
 import csv
@@ -55,14 +56,16 @@ def require_difficulty(path: Path, instructions: int) -> None:
 
 
 def length_controlled(annotations: Sequence[Annotation], difficulty: Path) -> Metrics:
-    """Return `length_controlled_win_rate` and its standard error (percent). What is unjudged isn't fitted.
+    """Return `length_controlled_win_rate` and its standard error (percent), as predicted for all with two outputs.
 
-    Raises UserError where the package can't be used, or can't compute it from these annotations.
+    What is unjudged isn't fitted. Raises UserError where the package can't be used, or can't compute it from these.
     """
+    from pandas import DataFrame
     from sklearn import config_context
 
     module = _module()
-    lines = [one.line for one in annotations]
+    places = [place for place, one in enumerate(annotations) if one.output_2 or one.preference is not None]
+    lines = DataFrame([annotations[place].line for place in places], index=places)
     try:
         with quiet_libraries(), config_context(), _reading(module, difficulty):
             found = module.get_length_controlled_winrate(

@@ -10,14 +10,16 @@ A pair that lacks a readable judgment in one of the orders has no verdict, and t
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from srecycle.judge.base import Case
+from srecycle.judge.base import Case, said
+from srecycle.judge.counts import counted
+from srecycle.judge.decorations import DECORATIONS, Probe, Side
 from srecycle.judge.parsing import Scored, read_pair
 from srecycle.judge.wording import messages
 from srecycle.rows import OK
@@ -73,6 +75,16 @@ class Outcome:
     judgments: tuple[Judgment, ...] = ()
 
     @property
+    def about(self) -> Pair:
+        """Return the question, as the pair knows it."""
+        return self.pair
+
+    @property
+    def asked(self) -> bool:
+        """Whether there are two answers to judge, and nobody has."""
+        return self.pair.status == OK and not self.judgments
+
+    @property
     def reason(self) -> str:
         """Return "ok", or why there is no verdict."""
         statuses = (self.pair.status, *(one.scored.status for one in self.judgments))
@@ -81,7 +93,7 @@ class Outcome:
     @cached_property
     def verdict(self) -> Verdict | None:
         """Who won, by the rule above; None where a judgment is missing."""
-        if self.reason != OK:
+        if self.reason != OK or not self.judgments:
             return None
         total = sum(one.preference for one in self.judgments)
         return "win" if total > 0 else "lose" if total < 0 else "tie"
@@ -90,6 +102,18 @@ class Outcome:
     def agrees(self) -> bool | None:
         """Whether both orders prefer the same answer (or neither); None where there is no verdict."""
         return None if self.verdict is None else len({one.preference for one in self.judgments}) == 1
+
+    def favoured(self, probe: Probe) -> Side | None:
+        """Return whose answer lost; None of a tie."""
+        lost: Mapping[str | None, Side] = {"win": "other", "lose": "own"}
+        return lost.get(self.verdict)
+
+    def dressed(self, probe: Probe, side: Side) -> "Outcome":
+        """Return the pair with that side's answer decorated, not judged yet."""
+        pair, decorate = self.pair, DECORATIONS[probe]
+        return Outcome(
+            pair=replace(pair, own=decorate(pair.own)) if side == "own" else replace(pair, other=decorate(pair.other))
+        )
 
 
 def cases(pairs: Sequence[Pair], system: str, request: str) -> list[Case]:
@@ -167,25 +191,19 @@ def figures(judged: Sequence[Outcome], seed: int) -> Metrics:
     answer, it is the one shown first (0.5: the judge doesn't mind). Lengths are mean characters of the answers that won
     and that lost, and of both sides' answers among the judged.
     """
-    counted = tally(judged)
-    reasons = Counter(one.reason for one in judged if one.verdict is None)
-    metrics: Metrics = {
-        "asked": len(judged),
-        "judged": counted.judged,
-        **{verdict: getattr(counted, verdict) for verdict in VERDICTS},
-        **{f"unjudged/{reason}": count for reason, count in sorted(reasons.items())},
-    }
-    return metrics | win_rate(counted, seed) | _means(judged)
+    found = tally(judged)
+    verdicts = {verdict: getattr(found, verdict) for verdict in VERDICTS}
+    return counted(one.reason for one in judged) | verdicts | win_rate(found, seed) | _means(judged)
 
 
-def win_rate(counted: Tally, seed: int) -> Metrics:
+def win_rate(found: Tally, seed: int) -> Metrics:
     """Return the win rate with its bootstrap standard error and interval; nothing where nothing was judged."""
-    if not counted.judged:
+    if not found.judged:
         return {}
-    rates = counted.resampled(seed)
+    rates = found.resampled(seed)
     low, high = np.quantile(rates, [(1 - COVERED) / 2, (1 + COVERED) / 2])
     return {
-        "win_rate": counted.win_rate,
+        "win_rate": found.win_rate,
         "win_rate_stderr": float(rates.std()),
         "win_rate_low": float(low),
         "win_rate_high": float(high),
@@ -207,14 +225,6 @@ def _means(judged: Sequence[Outcome]) -> Metrics:
         "length/losers": [len(pair.other if won else pair.own) for pair, won in own_won],
     }
     return {name: float(np.mean(values)) for name, values in means.items() if values}
-
-
-def by(judged: Sequence[Outcome], seed: int) -> dict[str, Metrics]:
-    """Return the figures of each category that is named, in order."""
-    groups: dict[str, list[Outcome]] = {}
-    for one in judged:
-        groups.setdefault(one.pair.category, []).append(one)
-    return {name: figures(groups[name], seed) for name in sorted(groups) if name}
 
 
 def lines(judged: Sequence[Outcome], **named: Any) -> list[Mapping[str, Any]]:
@@ -243,7 +253,5 @@ def _line(own_first: bool, first: str, second: str, scored: Scored, reply: Reply
         "status": scored.status,
         "score_1": scored.scores[0] if scored.scores else None,
         "score_2": scored.scores[1] if scored.scores else None,
-        "reply": reply.text if reply else "",
-        "finish_reason": reply.finish_reason if reply else "",
-        "judge": reply.teacher if reply else "",
+        **said(reply),
     }

@@ -16,8 +16,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from srecycle.config import InputPath, component
-from srecycle.data.files import records, text
-from srecycle.digest import file_digest
+from srecycle.data.files import columns_of, digest_of, records, text
 from srecycle.errors import UserError
 from srecycle.judge.base import Case, Judge
 from srecycle.judge.pairs import Pair
@@ -50,7 +49,7 @@ class ReplayJudge(Judge):
 
     def resolved(self) -> Mapping[str, Any]:
         """Files stand as their content."""
-        return {"paths": [file_digest(path) for path in self.paths]}
+        return {"paths": [digest_of(path, "judge.paths") for path in self.paths]}
 
     def check(self) -> None:
         """Raise UserError where a file is missing, or holds no reviews."""
@@ -71,16 +70,19 @@ class ReplayJudge(Judge):
     def _known(self) -> Mapping[Shown, list[Reply]]:
         known: dict[Shown, list[Reply]] = {}
         for path in self.paths:
-            for one in reviews(path):
+            for one in reviews(path, "judge.paths"):
                 reply = Reply(text=one.reply, finish_reason=one.finish_reason)
                 known.setdefault(_key(one.question, one.answers), []).append(reply)
         return known
 
 
-def reviews(path: Path) -> Iterator[Review]:
-    """Yield the recorded replies of a file. Raises UserError where a record is none, or the file holds none at all."""
+def reviews(path: Path, setting: str | None = None) -> Iterator[Review]:
+    """Yield the recorded replies of a file; `setting` named it.
+
+    Raises UserError where a record is none, or the file holds none at all.
+    """
     empty = True
-    for record, place in _records(path):
+    for record, place in _records(path, setting):
         question, answers = _question(record, place), _answers(record, place)
         reply = _first(record, _REPLY, place)
         empty = False
@@ -112,17 +114,17 @@ def recorded_pairs(path: Path) -> list[Pair]:
     ]
 
 
-def _records(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+def _records(path: Path, setting: str | None = None) -> Iterator[tuple[dict[str, Any], str]]:
     """Yield records with their place. Recorded reviews may stand under `data` of one JSON object."""
-    for number, record in enumerate(_unwrapped(path)):
+    for number, record in enumerate(_unwrapped(path, setting)):
         yield record, f"{path}: record {number}"
 
 
-def _unwrapped(path: Path) -> Iterator[dict[str, Any]]:
+def _unwrapped(path: Path, setting: str | None) -> Iterator[dict[str, Any]]:
     if path.suffix == ".json" and path.is_file():
         try:
             content = json.loads(path.read_text(encoding="utf-8-sig"))
-        except (ValueError, RecursionError):
+        except (OSError, ValueError, RecursionError):
             content = None  # `records` says what is wrong with it
         if isinstance(content, dict) and isinstance(content.get("data"), list):
             for number, record in enumerate(content["data"]):
@@ -130,10 +132,7 @@ def _unwrapped(path: Path) -> Iterator[dict[str, Any]]:
                     raise UserError(f"{path}: record {number} is a JSON {type(record).__name__}: expected an object")
                 yield record
             return
-    try:
-        yield from records(path)
-    except RecursionError as error:
-        raise UserError(f"{path} holds JSON that is nested too deep: expected records of reviews") from error
+    yield from records(path, setting)
 
 
 def _question(record: Mapping[str, Any], place: str) -> str:
@@ -148,7 +147,7 @@ def _answers(record: Mapping[str, Any], place: str) -> Shown:
 def _first(record: Mapping[str, Any], names: Sequence[str], place: str) -> str:
     found = next((name for name in names if name in record), None)
     if found is None:
-        raise UserError(f"{place} has none of the columns {', '.join(names)}; it has {', '.join(record) or 'none'}")
+        raise UserError(f"{place} has none of the columns {', '.join(names)}; it has {columns_of(record)}")
     return found
 
 

@@ -31,16 +31,18 @@ _THINGS = (
 )
 
 
-def write_benchmarks(folder: Path, items: int = 7) -> Mapping[str, Path]:
-    """Write data for ARC-Challenge, HellaSwag, MMLU (two subjects of different size) and TruthfulQA, by task."""
+def write_benchmarks(
+    folder: Path, items: int = 7, examples: int = 5, subjects: Sequence[str] = SUBJECTS
+) -> Mapping[str, Path]:
+    """Write data for ARC-Challenge, HellaSwag, MMLU (subjects of different size) and TruthfulQA, by task."""
     arc = folder / "ai2_arc" / "ARC-Challenge"
-    for split, count in (("train", 5), ("validation", 3), ("test", items)):
+    for split, count in (("train", examples), ("validation", 3), ("test", items)):
         _parquet(arc / f"{split}-00000-of-00001.parquet", [_arc(split, number) for number in range(count)])
     swag = folder / "hellaswag"
-    for split, count in (("train", 5), ("validation", items)):
+    for split, count in (("train", examples), ("validation", items)):
         _lines(swag / f"{split}.jsonl", [_hellaswag(number) for number in range(count)])
-    for place, subject in enumerate(SUBJECTS):
-        for split, count in (("dev", 5), ("validation", 2), ("test", items + 6 * place)):
+    for place, subject in enumerate(subjects):
+        for split, count in (("dev", 5), ("validation", 2), ("test", items + 6 * (place % 2))):
             rows = [_mmlu(subject, split, number) for number in range(count)]
             _parquet(folder / "mmlu" / subject / f"{split}-00000-of-00001.parquet", rows)
     _lines(folder / "truthful_qa" / "validation.jsonl", [_truthful(number) for number in range(items)])
@@ -107,8 +109,8 @@ def _lines(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def write_student(folder: Path, *, adds_bos: bool = False, bos: bool = True) -> Path:
-    """Write a tiny Llama with room for 1,024 tokens, whose tokenizer puts BOS first by itself, or doesn't."""
+def write_student(folder: Path, *, adds_bos: bool = False, bos: bool = True, room: int = 1024) -> Path:
+    """Write a tiny Llama with room for so many tokens, whose tokenizer puts BOS first by itself, or doesn't."""
     import torch
     import transformers
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -125,7 +127,7 @@ def write_student(folder: Path, *, adds_bos: bool = False, bos: bool = True) -> 
         tokenizer.post_processor = processors.TemplateProcessing(
             single="<s> $A", special_tokens=[("<s>", vocabulary["<s>"])]
         )
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=1024, **named)
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=room, **named)
     torch.manual_seed(5)
     transformers.logging.disable_progress_bar()
     config = LlamaConfig(
@@ -135,7 +137,7 @@ def write_student(folder: Path, *, adds_bos: bool = False, bos: bool = True) -> 
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=1024,
+        max_position_embeddings=room,
         initializer_range=0.3,
         tie_word_embeddings=True,
         bos_token_id=wrapped.bos_token_id,

@@ -21,7 +21,8 @@ import pytest
 from srecycle.config import field_diff, identity
 from srecycle.engine.base import finish_shard, shard_file
 from srecycle.errors import UserError
-from srecycle.evaluator.answers import Answer, Answers, AnswersEvaluator, Speaker, read
+from srecycle.evaluator.answering import AnswersEvaluator
+from srecycle.evaluator.answers import Answer, Answers, Speaker, read
 from srecycle.evaluator.base import Subject
 from srecycle.evaluator.prompts import Prompt, read_answers, read_prompts
 from srecycle.stage import Work, materialize
@@ -267,13 +268,21 @@ def test_evaluator_generates_once_for_everybody_and_counts(tmp_path: Path, store
     evaluator = AnswersEvaluator(prompts={"v": prompts}, category="category", max_new_tokens=8)
     found = evaluator.evaluate(subject, work := _work(store, "1"))
     assert (found["v/answers"], found["v/unanswered/too_long"]) == (1, 1)
-    assert found["v/sums/answers"] == 1 and found["v/x/unanswered/too_long"] == 1 and "v/x/mean_tokens" not in found
+    assert found["v/category=sums/answers"] == found["v/category=x/unanswered/too_long"] == 1
+    assert "v/category=x/mean_tokens" not in found
     table = pq.read_table(work.folder / "answers.parquet")
     assert table["set"].to_pylist() == ["v", "v"] and read(table)[0].text
     (made,) = (store.root / "artifacts/answers").glob("*/answers.parquet")
     before = made.stat().st_mtime_ns
     assert replace(evaluator, batch_tokens=1).evaluate(subject, _work(store, "2")) == found
     assert made.stat().st_mtime_ns == before
+
+
+def test_evaluator_column_that_tells_nearly_all_prompts_apart_is_refused(tmp_path: Path) -> None:
+    prompts = _file(tmp_path, *({"text": f"what is {number}", "number": number} for number in range(501)))
+    with pytest.raises(UserError, match=r"the column number \(category\) has 501 values, too many to tell apart"):
+        AnswersEvaluator(prompts={"v": prompts}, category="number").check()
+    AnswersEvaluator(prompts={"v": prompts}).check()
 
 
 def _work(store: Store, key: str) -> Work:
@@ -312,6 +321,11 @@ def test_prompts_of_every_known_form_are_read(
         ([{"turns": [1]}], None, "'turns' should be"),
         ([{"instruction": "i", "instances": [3]}], None, "'instances' should be a list of objects"),
         ([{"instruction": "i", "history": [3]}], None, "'history' should be a list of messages"),
+        ([{"instruction": "i", "history": [{"role": "user", "content": "\ud83d"}]}], None, "half of a character"),
+        ([{"instruction": "i", "history": [{"role": "user", "content": 7}]}], None, "'content' should be text"),
+        ([{"turns": ["i", "\ud83d"]}], None, "'turns' holds half of a character"),
+        ([{"instruction": "i", "kind": "\ud83d"}], "kind", "'kind' holds half of a character"),
+        ([{"instruction": "i", "kind": ["a"]}], "kind", "'kind' should be text, but is list"),
         ([{"instruction": "i"}], "kind", "has no column 'kind'"),
         ([], None, "holds no prompts"),
     ],

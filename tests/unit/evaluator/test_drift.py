@@ -127,6 +127,10 @@ def test_drift_equals_a_naive_computation(name: str, tiny_models: Mapping[str, P
         assert 0 < metrics[f"{column}/p50"] < metrics[f"{column}/p90"] < metrics[f"{column}/p99"]
         assert metrics[f"{column}/p90"] == pytest.approx(np.quantile(everything, 0.9), rel=1e-4)
     assert metrics["kl_after_before/mean"] != pytest.approx(metrics["kl_before_after/mean"], rel=1e-3)
+    for when in ("before", "after"):
+        losses = [token[f"loss_{when}"] for tokens in expected for token in tokens]
+        assert metrics[f"loss/{when}"] == pytest.approx(sum(losses) / len(losses), rel=1e-4)
+        assert 0 < metrics[f"loss/{when}_stderr"] < metrics[f"loss/{when}"]
     assert metrics["rows"] == 4
 
 
@@ -228,7 +232,7 @@ def test_perplexity_is_that_of_every_token_of_the_text(tiny_models: Mapping[str,
     subject = _subject(model, adapted)
     metrics, _ = _measured(Drift(text_path=text, text_tokens=500), subject, tmp_path)
     tokenizer = hf.AutoTokenizer.from_pretrained(model)
-    ids = tokenizer.encode(text.read_text())
+    ids = tokenizer.encode(text.read_text())[:500]
     plain = hf.AutoModelForCausalLM.from_pretrained(model).eval()
     tuned = PeftModel.from_pretrained(hf.AutoModelForCausalLM.from_pretrained(model), adapted).eval()
     for name, one in (("before", plain), ("after", tuned)):
@@ -238,7 +242,7 @@ def test_perplexity_is_that_of_every_token_of_the_text(tiny_models: Mapping[str,
             with torch.no_grad():
                 logits = one(torch.tensor([part])).logits[0, :-1].double()
             losses += torch.nn.functional.cross_entropy(logits, torch.tensor(part[1:]), reduction="none").tolist()
-        assert metrics["text/tokens"] == len(losses) == 3 * 199
+        assert metrics["text/tokens"] == len(losses) == 500
         assert metrics[f"perplexity/{name}"] == pytest.approx(math.exp(sum(losses) / len(losses)), rel=1e-4)
         assert 0 < metrics[f"perplexity/{name}_stderr"] < metrics[f"perplexity/{name}"]
 
@@ -246,7 +250,7 @@ def test_perplexity_is_that_of_every_token_of_the_text(tiny_models: Mapping[str,
 def test_windows_cover_a_text_once(tiny_models: Mapping[str, Path]) -> None:
     loaded = Student(path=str(tiny_models["plain"]), max_length=16, device="cpu").load()
     text = "a chat between a curious user and an assistant " * 5
-    parts = windows(loaded, text, 10**6)
+    parts = windows(loaded, [text], 10**6)
     ids = loaded.tokenizer.encode(text)
     assert [token for part in parts for token in part.ids] == ids and max(len(part.ids) for part in parts) == 16
 
@@ -255,8 +259,29 @@ def test_windows_cover_a_text_once(tiny_models: Mapping[str, Path]) -> None:
 def test_windows_stop_at_their_limit_of_tokens(most: int, tiny_models: Mapping[str, Path]) -> None:
     loaded = Student(path=str(tiny_models["llama"]), max_length=16, device="cpu").load()
     text = "a chat between a curious user and an assistant " * 5
-    parts = windows(loaded, text, most)
+    parts = windows(loaded, [text], most)
     assert [token for part in parts for token in part.target] == loaded.tokenizer.encode(text)[:most]
+
+
+def test_perplexity_by_line_reads_each_line_alone_up_to_the_limit(
+    tiny_models: Mapping[str, Path], tmp_path: Path
+) -> None:
+    model, lines = tiny_models["llama"], ["Give three tips.", "", "Name the capital of France.", "hello assistant"]
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(lines))
+    tokenizer = hf.AutoTokenizer.from_pretrained(model)
+    whole = [tokenizer.encode(line, add_special_tokens=False) for line in lines]
+    most = sum(map(len, whole)) - 2
+    subject = _subject(model, None)
+    metrics, _ = _measured(Drift(text_path=text, text_by_line=True, text_tokens=most), subject, tmp_path)
+    whole[-1] = whole[-1][:-2]
+    plain, losses = hf.AutoModelForCausalLM.from_pretrained(model), list[float]()
+    for ids in filter(None, whole):
+        with torch.no_grad():
+            logits = plain(torch.tensor([[tokenizer.bos_token_id, *ids]])).logits
+        losses += torch.nn.functional.cross_entropy(logits[0, :-1], torch.tensor(ids), reduction="none").tolist()
+    assert metrics["text/tokens"] == len(losses) == most
+    assert metrics["perplexity/after"] == pytest.approx(math.exp(sum(losses) / len(losses)), rel=1e-4)
 
 
 def test_ratio_error_is_what_repeated_draws_show() -> None:

@@ -14,27 +14,20 @@ from srecycle.config import fingerprint, identity
 from srecycle.errors import UserError
 from srecycle.evaluator.base import Subject
 from srecycle.evaluator.mt_bench import MTBench
+from srecycle.evaluator.unwritten import unwritten
 from srecycle.judge import Judge
 from srecycle.judge.replay import ReplayJudge
 from srecycle.store import Store
 from tests.conftest import ROOT
 from tests.faulty_server import FaultyServer
-from tests.unit.evaluator.judging import USD, begun, jsonl, served_judge, small_subject
+from tests.unit.evaluator.judging import LONG, USD, WORDINGS, begun, jsonl, served_judge, small_subject
 
-LONG = "what is " * 40
 QUESTIONS: tuple[dict[str, Any], ...] = (
     {"question_id": 7, "category": "math", "turns": ["what is 3 plus 4", "what is 5 plus 6"]},
     {"question_id": 9, "category": "writing", "turns": ["reverse the list 1 2 3", LONG]},
     {"question_id": 8, "category": "writing", "turns": [LONG, "what is 9 minus 2"]},
 )
 REFERENCE = {"question_id": 7, "choices": [{"index": 0, "turns": ["it is 7", "it is 11"]}]}
-WORDINGS = {
-    "system": "be fair",
-    "first": "1|{question}|{answer}",
-    "first_with_reference": "1r|{question}|{ref_answer_1}|{answer}",
-    "second": "2|{question_1}|{answer_1}|{question_2}|{answer_2}",
-    "second_with_reference": "2r|{question_1}|{ref_answer_1}|{answer_1}|{question_2}|{ref_answer_2}|{answer_2}",
-}
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +66,7 @@ def test_mt_bench_grades_each_turn_and_counts_what_has_no_grade(tmp_path: Path, 
         assert server.billed.total() == 3
     assert (found["overall/asked"], found["overall/judged"], found["overall/score"]) == (6, 3, pytest.approx(17 / 3))
     assert (found["turn_1/score"], found["turn_2/score"]) == (5.5, 6.0)
-    assert (found["category/math/score"], found["category/writing/score"]) == (7.0, 3.0)
+    assert (found["overall/category=math/score"], found["overall/category=writing/score"]) == (7.0, 3.0)
     assert (found["overall/unjudged/too_long"], found["overall/unjudged/no_earlier_answer"]) == (2, 1)
     assert work.notes["calls"]["usd_paid"] == pytest.approx(3 * USD)
     lines = pq.read_table(work.folder / "judgments.parquet").to_pylist()
@@ -109,19 +102,6 @@ def test_mt_bench_second_turn_shows_the_first_answer_and_both_references(
     )
 
 
-def test_mt_bench_again_and_recorded_ask_nobody_and_tell_the_same(
-    tmp_path: Path, store: Store, subject: Subject
-) -> None:
-    with FaultyServer(text=_graded) as server:
-        evaluator = _evaluator(tmp_path, served_judge(server))
-        first, second = (evaluator.evaluate(subject, begun(store, key)) for key in "12")
-        recording = ReplayJudge(paths=(store.folder("evaluate", "1") / "judgments.parquet",))
-        assert replace(evaluator, judge=recording).evaluate(subject, begun(store, "3")) == first == second
-        assert server.billed.total() == 3
-    tables = [(store.folder("evaluate", key) / "judgments.parquet").read_bytes() for key in "12"]
-    assert tables[0] == tables[1]
-
-
 def test_mt_bench_grades_that_cannot_be_read_are_counted(tmp_path: Path, store: Store, subject: Subject) -> None:
     def told(body: Mapping[str, Any]) -> str:
         return "[[99]]" if body["messages"][-1]["content"].startswith("1r") else "a ten, as the answer asks"
@@ -134,27 +114,6 @@ def test_mt_bench_grades_that_cannot_be_read_are_counted(tmp_path: Path, store: 
         2,
     )
     assert "overall/score" not in found
-
-
-def test_mt_bench_budget_that_ends_leaves_what_was_paid(tmp_path: Path, store: Store, subject: Subject) -> None:
-    with FaultyServer(text=_graded) as server:
-        capped = served_judge(server, budget_usd=1.5 * USD, max_tokens=330, concurrency=1)
-        with pytest.raises(UserError, match="the budget is used up"):
-            _evaluator(tmp_path, capped).evaluate(subject, begun(store, "1"))
-        assert server.billed.total() == 1
-        found = _evaluator(tmp_path, served_judge(server, max_tokens=330)).evaluate(subject, begun(store, "1"))
-        assert found["overall/judged"] == 3 and server.billed.total() == 3, "what was paid for was asked for again"
-
-
-def test_mt_bench_quote_says_what_will_be_paid(tmp_path: Path, store: Store, subject: Subject) -> None:
-    with FaultyServer(text=_graded) as server:
-        evaluator = _evaluator(tmp_path, served_judge(server))
-        untrained = evaluator.quote(None, store)
-        assert (untrained.requests, untrained.calls, untrained.estimated) == (6, 6, 6) and untrained.usd > 0
-        evaluator.evaluate(subject, begun(store, "1"))
-        known = evaluator.quote(subject, store)
-        assert (known.requests, known.calls, known.estimated, known.usd) == (3, 0, 0, 0)
-        assert server.billed.total() == 3
 
 
 def test_mt_bench_identity_is_content_judge_and_wordings(tmp_path: Path) -> None:
@@ -190,8 +149,6 @@ def test_mt_bench_wrong_settings_are_refused_before_the_run(tmp_path: Path) -> N
             checked(reference_answers=half)
         with pytest.raises(UserError, match="record 0 is no reference answer"):
             checked(reference_answers=jsonl(tmp_path / "bad.jsonl", {"question_id": 7, "choices": []}))
-        with pytest.raises(UserError, match="question 0 has 3 turns"):
-            checked(prompts=jsonl(tmp_path / "long.jsonl", {"category": "x", "turns": ["a", "b", "c"]}))
 
 
 def test_mt_bench_published_questions_are_graded_beside_their_references(shared: Path, tmp_path: Path) -> None:
@@ -200,19 +157,12 @@ def test_mt_bench_published_questions_are_graded_beside_their_references(shared:
     settings = {name: value for name, value in shipped.items() if name not in ("defaults", "_target_", "judge")}
     files = {"prompts": folder / "question.jsonl", "reference_answers": folder / "reference_answer_gpt-4.jsonl"}
     evaluator = MTBench(**settings | files, judge=ReplayJudge(paths=(tmp_path / "nowhere.json",)))
-    questions = evaluator.questions
-    shown = [one.prompt.category for one in questions if one.references]
-    assert len(questions) == 80 and all(len(one.prompt.turns) == 2 for one in questions)
-    assert {name: shown.count(name) for name in set(shown)} == {"math": 10, "reasoning": 10, "coding": 10}
-    overtaken = next(one for one in questions if "overtaken the second person" in one.prompt.turns[0])
-    assert "now second place" in overtaken.references[0] and "last" in overtaken.references[1]
-
-
-def test_mt_bench_that_the_judge_failed_throughout_is_no_result(tmp_path: Path, store: Store, subject: Subject) -> None:
-    with FaultyServer(rate=1.0, faults=("server error",), text=_graded) as server:
-        evaluator = _evaluator(tmp_path, served_judge(server, attempts=1))
-        with pytest.raises(UserError, match=r"nothing was judged: the judge failed for all 3 answers.*run again"):
-            evaluator.evaluate(subject, begun(store, "1"))
-    with FaultyServer(text=_graded) as server:
-        found = _evaluator(tmp_path, served_judge(server)).evaluate(subject, begun(store, "1"))
-        assert found["overall/judged"] == 3
+    (questions,) = evaluator.questions().values()
+    (gradings,) = evaluator.items({"prompts": unwritten(questions)}).values()
+    assert len(questions) == 80 and len(gradings) == 160 and all(len(evaluator.cases(one)) == 1 for one in gradings)
+    shown = [one.category for one in gradings if one.beside_reference]
+    assert {name: shown.count(name) for name in set(shown)} == {"math": 20, "reasoning": 20, "coding": 20}
+    overtaken = next(one for one in gradings if "overtaken the second person" in one.question and one.turn == 2)
+    assert "now second place" in overtaken.texts["ref_answer_1"] and "last" in overtaken.texts["ref_answer_2"]
+    (case,) = evaluator.cases(overtaken)
+    assert overtaken.texts["ref_answer_2"] in case.messages[-1]["content"]

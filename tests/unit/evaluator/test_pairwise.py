@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hydra import compose, initialize_config_dir
@@ -19,22 +18,15 @@ from srecycle.errors import UserError
 from srecycle.evaluator.base import Subject
 from srecycle.evaluator.pairwise import Pairwise
 from srecycle.experiment import Experiment
-from srecycle.judge import Judge, TeacherJudge
+from srecycle.judge import Judge
 from srecycle.judge.replay import ReplayJudge
 from srecycle.report.runs import Run, read_run
 from srecycle.runner import planned, run
-from srecycle.stage import Work
 from srecycle.store import Store
-from srecycle.student import Student
-from srecycle.student.template import PromptTemplate
-from srecycle.teacher.openai import OpenAITeacher
-from tests.conftest import ROOT
 from tests.faulty_server import FaultyServer
+from tests.unit.evaluator.judging import PAIR, USD, begun, jsonl, served_judge, shown, small_subject
 
 QUESTIONS = ("what is 3 plus 4", "reverse the list 1 2 3", "what is 9 minus 2", "what is 3 plus 4")
-REQUEST = "{mark} {question} [1]{answer_1}[2]{answer_2}"
-USD = (700 * 2 + 300 * 10) / 1e6
-"""A reply's price: the server's usage at the prices below."""
 
 
 @pytest.fixture(autouse=True)
@@ -44,58 +36,37 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def subject() -> Subject:
-    template = PromptTemplate(
-        user="question : {instruction} reply :", user_with_input="{instruction} {input} :", response_prefix=" "
-    )
-    student = Student(path=str(ROOT / "srecycle/testbed/bases/weak"), device="cpu", threads=1, max_length=64)
-    return Subject(student=student, template=template, adapter=None, training=pa.table({}))
+    return small_subject()
 
 
 def _prefers_longer(body: Mapping[str, Any]) -> str:
     """Judge by length, whatever the order."""
-    _, _, answers = body["messages"][-1]["content"].partition("[1]")
-    first, _, second = answers.partition("[2]")
+    first, second = shown(body).partition("<1>")[2].split("<2>")
     return f"{9 if len(first) > len(second) else 5} {9 if len(second) > len(first) else 5}\nlength"
-
-
-def _judge(server: FaultyServer, **fields: Any) -> TeacherJudge:
-    settings = {"model": "m", "base_url": server.url, "provider": "here", "temperature": 0.0, "keep_failed": True}
-    prices = {"usd_per_million_input_tokens": 2.0, "usd_per_million_output_tokens": 10.0}
-    return TeacherJudge(teacher=OpenAITeacher(**settings | prices | fields))
-
-
-def _jsonl(path: Path, *records: Mapping[str, Any]) -> Path:
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return path
 
 
 def _pairwise(folder: Path, judge: Judge, **fields: Any) -> Pairwise:
     """Compare on two sets: three questions, to which the other gave longer, no, and no answers; and one."""
     prompts = {
-        "v": _jsonl(folder / "v.jsonl", *({"text": one, "kind": one.split()[0]} for one in QUESTIONS[:3])),
-        "w": _jsonl(folder / "w.jsonl", {"instruction": QUESTIONS[3]}),
+        "v": jsonl(folder / "v.jsonl", *({"text": one, "kind": one.split()[0]} for one in QUESTIONS[:3])),
+        "w": jsonl(folder / "w.jsonl", {"instruction": QUESTIONS[3]}),
     }
     given = [{"text": QUESTIONS[0], "output": "x" * 500}, {"text": QUESTIONS[1], "output": ""}]
     settings: dict[str, Any] = {
         "prompts": prompts,
-        "against": str(_jsonl(folder / "other.jsonl", *given)),
+        "against": str(jsonl(folder / "other.jsonl", *given)),
         "judge": judge,
         "system": "",
-        "request": REQUEST,
+        "request": PAIR,
         "store": folder / "store",
         "max_new_tokens": 8,
     }
     return Pairwise(**settings | fields)
 
 
-def _work(store: Store, key: str) -> Work:
-    folder, scratch, _ = store.begin("evaluate", key)
-    return Work(store=store, folder=folder, scratch=scratch)
-
-
 def test_pairwise_counts_verdicts_and_what_has_none(tmp_path: Path, store: Store, subject: Subject) -> None:
     with FaultyServer(text=_prefers_longer) as server:
-        found = _pairwise(tmp_path, _judge(server)).evaluate(subject, work := _work(store, "1"))
+        found = _pairwise(tmp_path, served_judge(server)).evaluate(subject, work := begun(store, "1"))
         assert server.billed.total() == 4, "two orders of two different pairs: one stands in both sets"
     assert (found["v/asked"], found["v/judged"], found["v/win"], found["v/lose"]) == (3, 2, 1, 1)
     assert found["v/unjudged/no_other_answer"] == 1 and found["v/win_rate"] == 1.0 and found["v/agreement"] == 1.0
@@ -107,22 +78,13 @@ def test_pairwise_counts_verdicts_and_what_has_none(tmp_path: Path, store: Store
     assert work.notes["calls"]["usd_paid"] == pytest.approx(4 * USD)
 
 
-def test_pairwise_again_asks_nobody_and_tells_the_same(tmp_path: Path, store: Store, subject: Subject) -> None:
-    with FaultyServer(text=_prefers_longer) as server:
-        evaluator = _pairwise(tmp_path, _judge(server), category=None)
-        first, second = (evaluator.evaluate(subject, _work(store, key)) for key in "12")
-        assert first == second and server.billed.total() == 4
-    tables = [(store.folder("evaluate", key) / "judgments.parquet").read_bytes() for key in "12"]
-    assert tables[0] == tables[1]
-
-
 def test_pairwise_by_category_tells_each(tmp_path: Path, store: Store, subject: Subject) -> None:
     with FaultyServer(text=_prefers_longer) as server:
-        evaluator = _pairwise(tmp_path, _judge(server), category="kind")
+        evaluator = _pairwise(tmp_path, served_judge(server), category="kind")
         with pytest.raises(UserError, match=r"w\.jsonl has no column 'kind'"):
             evaluator.check()
-        found = replace(evaluator, prompts={"v": tmp_path / "v.jsonl"}).evaluate(subject, _work(store, "1"))
-    assert (found["v/what/asked"], found["v/what/lose"], found["v/reverse/win"]) == (2, 1, 1)
+        found = replace(evaluator, prompts={"v": tmp_path / "v.jsonl"}).evaluate(subject, begun(store, "1"))
+    assert (found["v/kind=what/asked"], found["v/kind=what/lose"], found["v/kind=reverse/win"]) == (2, 1, 1)
     assert not any(name.startswith("all/") for name in found)
 
 
@@ -130,8 +92,8 @@ def test_pairwise_gap_is_the_pooled_win_rate_in_domain_less_that_out_of_it(
     tmp_path: Path, store: Store, subject: Subject
 ) -> None:
     with FaultyServer(text=_prefers_longer) as server:
-        evaluator = _pairwise(tmp_path, _judge(server), gap={"in_domain": ["v"], "out_of_distribution": ["w"]})
-        found = evaluator.evaluate(subject, _work(store, "1"))
+        evaluator = _pairwise(tmp_path, served_judge(server), gap={"in_domain": ["v"], "out_of_distribution": ["w"]})
+        found = evaluator.evaluate(subject, begun(store, "1"))
     assert (found["gap/in_domain/win_rate"], found["gap/out_of_distribution/win_rate"]) == (1.0, 0.0)
     assert found["gap/in_domain/asked"] == 3 and found["gap/win_rate"] == 1.0
     assert found["gap/win_rate_stderr"] == pytest.approx(found["v/win_rate_stderr"])
@@ -151,61 +113,32 @@ def test_pairwise_compares_with_the_answers_that_an_evaluation_kept(
     tmp_path: Path, store: Store, subject: Subject
 ) -> None:
     with FaultyServer(text=_prefers_longer) as server:
-        evaluator = _pairwise(tmp_path, _judge(server))
-        evaluator.evaluate(subject, work := _work(store, "1"))
+        evaluator = _pairwise(tmp_path, served_judge(server))
+        evaluator.evaluate(subject, work := begun(store, "1"))
         kept = replace(evaluator, against=str(work.folder / "answers.parquet"))
         kept.check()
-        found = kept.evaluate(subject, _work(store, "2"))
+        found = kept.evaluate(subject, begun(store, "2"))
     assert (found["all/asked"], found["all/tie"], found["all/win_rate"]) == (4, 4, 1.0)
-
-
-def test_pairwise_replies_that_cannot_be_read_are_counted(tmp_path: Path, store: Store, subject: Subject) -> None:
-    def told(body: Mapping[str, Any]) -> str:
-        return "I can't say." if len(body["messages"][-1]["content"]) > 300 else "give assistant 2 a 10"
-
-    with FaultyServer(text=told) as server:
-        found = _pairwise(tmp_path, _judge(server)).evaluate(subject, _work(store, "1"))
-    assert found["v/judged"] == found["all/judged"] == 0 and "v/win_rate" not in found
-    assert (found["v/unjudged/refused"], found["v/unjudged/unparsed"], found["v/asked"]) == (1, 1, 3)
 
 
 def test_pairwise_set_that_cannot_be_judged_leaves_the_others_paid_replies(
     tmp_path: Path, store: Store, subject: Subject, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with FaultyServer(text=_prefers_longer) as server:
-        judge = _judge(server, budget_usd=1.5 * USD, max_tokens=330, concurrency=1)
+        judge = served_judge(server, budget_usd=1.5 * USD, max_tokens=330, concurrency=1)
         evaluator = _pairwise(tmp_path, judge)
         order = {"w": evaluator.prompts["w"], "v": evaluator.prompts["v"]}
         with pytest.raises(UserError, match=r"2 of 2 sets could not be judged; the first is w: the budget is used up"):
-            replace(evaluator, prompts=order).evaluate(subject, _work(store, "1"))
+            replace(evaluator, prompts=order).evaluate(subject, begun(store, "1"))
         paid = server.billed.total()
         assert paid == 1 and "v: not judged" in capsys.readouterr().err
-        found = _pairwise(tmp_path, _judge(server, max_tokens=330)).evaluate(subject, _work(store, "1"))
+        found = _pairwise(tmp_path, served_judge(server, max_tokens=330)).evaluate(subject, begun(store, "1"))
         assert found["all/judged"] == 3 and server.billed.total() == 4, "what was paid for was asked for again"
-
-
-def test_pairwise_by_a_recorded_judge_equals_what_was_judged(tmp_path: Path, store: Store, subject: Subject) -> None:
-    with FaultyServer(text=_prefers_longer) as server:
-        first = _pairwise(tmp_path, _judge(server)).evaluate(subject, work := _work(store, "1"))
-    recording = ReplayJudge(paths=(work.folder / "judgments.parquet",))
-    assert _pairwise(tmp_path, recording).evaluate(subject, _work(store, "2")) == first
-
-
-def test_pairwise_quote_says_what_will_be_paid(tmp_path: Path, store: Store, subject: Subject) -> None:
-    with FaultyServer(text=_prefers_longer) as server:
-        evaluator = _pairwise(tmp_path, _judge(server))
-        untrained = evaluator.quote(None, store)
-        # The question of w is one of v's too: both orders of it are asked for once.
-        assert (untrained.requests, untrained.calls, untrained.estimated) == (6, 4, 6) and untrained.usd > 0
-        evaluator.evaluate(subject, _work(store, "1"))
-        known = evaluator.quote(subject, store)
-        assert (known.requests, known.calls, known.found, known.estimated, known.usd) == (6, 0, 6, 0, 0)
-        assert server.billed.total() == 4
 
 
 def test_pairwise_identity_is_content_judge_and_wording(tmp_path: Path, store: Store) -> None:
     with FaultyServer() as server:
-        evaluator = _pairwise(tmp_path, _judge(server))
+        evaluator = _pairwise(tmp_path, served_judge(server))
         moved = tmp_path / "moved.jsonl"
         moved.write_bytes((tmp_path / "other.jsonl").read_bytes())
         same = [
@@ -214,29 +147,28 @@ def test_pairwise_identity_is_content_judge_and_wording(tmp_path: Path, store: S
             replace(evaluator, store=tmp_path),
         ]
         others = [
-            replace(evaluator, judge=_judge(server, model="n")),
-            replace(evaluator, request=REQUEST + "!"),
+            replace(evaluator, judge=served_judge(server, model="n")),
+            replace(evaluator, request=PAIR + "!"),
             replace(evaluator, max_new_tokens=9),
         ]
         keys = [fingerprint(identity(one)) for one in (evaluator, *same, *others)]
         assert len(set(keys[:4])) == 1 and len(set(keys)) == 4
-        _jsonl(tmp_path / "other.jsonl", {"text": QUESTIONS[0], "output": "changed"})
+        jsonl(tmp_path / "other.jsonl", {"text": QUESTIONS[0], "output": "changed"})
         assert fingerprint(identity(evaluator)) != keys[0]
 
 
 def test_pairwise_wrong_settings_are_refused_before_the_run(tmp_path: Path, store: Store) -> None:
     with FaultyServer() as server:
-        evaluator = _pairwise(tmp_path, _judge(server))
+        evaluator = _pairwise(tmp_path, served_judge(server))
         with pytest.raises(ValidationError, match="answer_2"):
             replace(evaluator, request="{mark} {question} {answer_1}")
         with pytest.raises(ValidationError, match="a set named 'all'"):
             replace(evaluator, prompts={"all": evaluator.prompts["v"], "w": evaluator.prompts["w"]})
         with pytest.raises(UserError, match=r"no finished run nobody"):
             replace(evaluator, against="nobody").check()
-        turns = _jsonl(tmp_path / "turns.jsonl", {"turns": ["a", "b"]})
-        with pytest.raises(UserError, match="prompts of v have several turns"):
-            replace(evaluator, prompts={"v": turns}).check()
-        stranger = _jsonl(tmp_path / "stranger.jsonl", {"text": "nobody asked", "output": "x"})
+        with pytest.raises(UserError, match=r"^against=.*nowhere\.json is not a file"):
+            replace(evaluator, against=str(tmp_path / "nowhere.json")).check()
+        stranger = jsonl(tmp_path / "stranger.jsonl", {"text": "nobody asked", "output": "x"})
         with pytest.raises(UserError, match="has no answers to the prompts of v, w"):
             replace(evaluator, against=str(stranger)).check()
 
@@ -264,7 +196,7 @@ def _experiment(folder: Path, *overrides: str) -> Experiment:
 
 def _asked(folder: Path, name: str, server: FaultyServer | None = None) -> list[str]:
     """Return the overrides that ask an evaluator's questions, and its judge where there is one."""
-    file = _jsonl(folder / "questions.jsonl", *({"text": one} for one in QUESTIONS))
+    file = jsonl(folder / "questions.jsonl", *({"text": one} for one in QUESTIONS))
     place = f"evaluator.{name}"
     asked = [f"{place}.prompts={{v: {file}}}", f"{place}.max_new_tokens=8"]
     if server is None:
@@ -309,26 +241,3 @@ def test_run_that_answered_otherwise_or_not_at_all_is_no_opponent(tmp_path: Path
             go("name=own", *asked, "evaluator.pairwise.against=silent")
         with pytest.raises(UserError, match=r"has no finished run bose \(did you mean base\?\)"):
             go("name=own", *asked, "evaluator.pairwise.against=bose")
-
-
-def test_run_one_failed_judge_does_not_lose_the_other_evaluations(tmp_path: Path, go: Go) -> None:
-    go("name=base", "student=testbed_weak", *_asked(tmp_path, "answers"))
-    with FaultyServer(text=_by_hash) as server:
-        judged = _asked(tmp_path, "pairwise", server)
-    # The server is gone.
-    both = ["evaluator=[pairwise,answers]", *judged, *_asked(tmp_path, "answers")[1:]]
-    gone = ["evaluator.pairwise.judge.teacher.attempts=1", "evaluator.pairwise.judge.teacher.keep_failed=false"]
-    with pytest.raises(UserError, match="evaluate/pairwise failed, the rest is made"):
-        go("name=own", "student=testbed_strong", *both, *gone)
-    last = read_run(sorted((tmp_path / "store/runs").iterdir())[-1])
-    assert last.status == "failed" and last.metrics["evaluate/answers/v/answers"] == 4
-
-
-def test_pairwise_that_the_judge_failed_throughout_is_no_result(tmp_path: Path, store: Store, subject: Subject) -> None:
-    with FaultyServer(rate=1.0, faults=("server error",), text=_prefers_longer) as server:
-        evaluator = _pairwise(tmp_path, _judge(server, attempts=1))
-        with pytest.raises(UserError, match=r"nothing was judged: the judge failed for all 3 pairs.*run again"):
-            evaluator.evaluate(subject, _work(store, "1"))
-    with FaultyServer(text=_prefers_longer) as server:
-        found = _pairwise(tmp_path, _judge(server)).evaluate(subject, _work(store, "1"))
-        assert found["all/judged"] == 3

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,23 +11,29 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from srecycle.assemble import Assemble, Assembly
 from srecycle.config import component
+from srecycle.data import Source
 from srecycle.data.alpaca import Alpaca
 from srecycle.data.testbed_task import TestbedTask as NewTask
 from srecycle.errors import UserError
-from srecycle.evaluator.base import Subject
+from srecycle.evaluator.base import Evaluate, Subject
 from srecycle.evaluator.plasticity import Plasticity, examined
+from srecycle.keep.none import KeepAll
 from srecycle.rows import ROW_SCHEMA, to_table
+from srecycle.selector import Select
+from srecycle.selector.never import Never
 from srecycle.stage import Metrics, Work
 from srecycle.store import Store
 from srecycle.student import PromptTemplate, Student
 from srecycle.testbed.wording import parse_instruction
 from srecycle.testbed.world import truth
-from srecycle.trainer import NoTrainer
+from srecycle.trainer import NoTrainer, Train
 from srecycle.trainer.dpo import DPOTrainer
 from srecycle.trainer.lora import LoRATrainer
+from srecycle.trainer.qlora import QLoRATrainer
 
-pytestmark = pytest.mark.slow
+slow = pytest.mark.slow
 
 BASE = Path(__file__).parents[3] / "srecycle" / "testbed" / "bases" / "weak"
 QUESTION = "question : {instruction} reply :"
@@ -61,6 +68,7 @@ def _broken(folder: Path) -> Path:
     return folder / "adapter"
 
 
+@slow
 def test_plasticity_measures_both_students_and_leaves_them_alone(tmp_path: Path) -> None:
     adapter = _broken(tmp_path)
     weights = (adapter / "adapter_model.safetensors").read_bytes()
@@ -76,12 +84,14 @@ def test_plasticity_measures_both_students_and_leaves_them_alone(tmp_path: Path)
     assert metrics["loss/change"] > 3 * metrics["loss/change_stderr"], "a broken student learns less in these steps"
 
 
+@slow
 def test_plasticity_of_the_untuned_student_changes_nothing(tmp_path: Path) -> None:
     metrics, _ = _measured(Plasticity(task=TASK, trainer=TRAINER, test_rows=30), tmp_path)
     assert (metrics["loss/change"], metrics["loss/change_stderr"], metrics["accuracy/change"]) == (0.0, 0.0, 0.0)
     assert metrics["loss/before_end"] == metrics["loss/after_end"] < metrics["loss/before_start"]
 
 
+@slow
 def test_examined_accuracy_is_what_greedy_decoding_writes() -> None:
     lines = to_table(NewTask(count=12).rows(), ROW_SCHEMA).to_pylist()
     loaded = START.load()
@@ -106,6 +116,7 @@ class Counting(LoRATrainer):
         return super().fit(loaded, data, student, work)
 
 
+@slow
 def test_plasticity_killed_keeps_what_is_finished(tmp_path: Path) -> None:
     adapter = _broken(tmp_path)
     evaluator = Plasticity(task=TASK, trainer=Counting(**STEPS), test_rows=30)
@@ -130,6 +141,7 @@ def test_plasticity_task_that_is_too_small_is_refused_before_any_work(tmp_path: 
     [
         (LoRATrainer(**STEPS, order="curriculum"), r"needs scores \(ifd\) beside them: choose trainer\.order"),
         (DPOTrainer(**STEPS), "needs preference pairs beside them"),
+        (QLoRATrainer(**STEPS), "trains the student with its adapter merged in, which its trainer can't"),
     ],
 )
 def test_plasticity_trainer_that_needs_more_than_samples_is_refused(trainer: Any, wanted: str) -> None:
@@ -137,13 +149,18 @@ def test_plasticity_trainer_that_needs_more_than_samples_is_refused(trainer: Any
         Plasticity(task=TASK, trainer=trainer, test_rows=30).check()
 
 
-def test_plasticity_student_that_the_trainer_can_not_train_is_refused_before_any_work(tmp_path: Path) -> None:
+def test_plasticity_student_that_the_trainer_can_not_train_is_refused_before_any_stage_runs() -> None:
     half = Student(path=str(BASE), device="cpu", dtype="float16")
-    subject = Subject(student=half, template=TEMPLATE, adapter=None, training=pa.table({}))
-    work = Work(store=Store(tmp_path / "store"), folder=tmp_path / "made", scratch=tmp_path / "scratch")
+    evaluator = Plasticity(task=TASK, trainer=TRAINER, test_rows=30)
+    source = Source(data=TASK)
+    first = Select(phase="instruction", rows=source, selector=Never())
+    second = Select(phase="response", rows=source, before=first, selector=Never())
+    training = Assemble(rows=source, decisions=second, keep={"none": KeepAll()}, assembly=Assembly())
+    trained = Train(training=training, trainer=NoTrainer(), student=half, template=TEMPLATE)
+    stage = Evaluate(label="plasticity", evaluator=evaluator, trained=trained, training=training)
     with pytest.raises(UserError, match="float16 can't be trained in"):
-        Plasticity(task=TASK, trainer=TRAINER, test_rows=30).evaluate(subject, work)
-    assert not work.scratch.exists()
+        stage.check()
+    replace(stage, trained=replace(trained, student=START)).check()
 
 
 def test_new_task_is_rightly_answered_and_new(tiny_models: Mapping[str, Path]) -> None:

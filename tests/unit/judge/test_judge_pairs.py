@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srecycle.judge.pairs import Outcome, Pair, Tally, by, cases, figures, lines, outcomes, tally
+from srecycle.judge.pairs import Outcome, Pair, Tally, cases, figures, lines, outcomes, tally
 from srecycle.teacher import Reply
 
 REQUEST = "{mark}|{question}|{answer_1}|{answer_2}"
@@ -100,15 +100,6 @@ def test_figures_interval_is_that_of_a_plain_bootstrap_and_the_same_again() -> N
     low, high = np.quantile(drawn, [0.025, 0.975])
     assert [found["win_rate_low"], found["win_rate_high"]] == pytest.approx([low, high], abs=0.015)
     assert found["win_rate_stderr"] == pytest.approx(signs.std() / np.sqrt(80), rel=0.05)
-
-
-def test_by_category_counts_each_and_leaves_out_what_has_none() -> None:
-    judged = [
-        *_judged(("9 8", "8 9"), category="math"),
-        *_judged(("8 9", "9 8")),
-        *_judged(("8 9", "9 8"), category="b"),
-    ]
-    assert {name: (one["win"], one["lose"]) for name, one in by(judged, 0).items()} == {"b": (0, 1), "math": (1, 0)}
 
 
 def test_lines_hold_every_judgment_as_it_was_shown() -> None:

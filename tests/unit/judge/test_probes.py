@@ -10,8 +10,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from srecycle.judge.__main__ import judged as judged_file
+from srecycle.judge.decorations import DECORATIONS
+from srecycle.judge.grades import Grading
 from srecycle.judge.pairs import Outcome, Pair, cases, outcomes
-from srecycle.judge.probes import DECORATIONS, Probed, figures, probed, stand_ins, swapped
+from srecycle.judge.probes import Probed, figures, probed, stand_ins, swapped
 from srecycle.teacher import Reply
 
 REQUEST = "{mark}|{question}|{answer_1}|{answer_2}"
@@ -30,8 +32,8 @@ def _judged(*scores: tuple[str, str], first: int = 0) -> list[Outcome]:
     return outcomes(pairs, cases(pairs, "", REQUEST), replies)
 
 
-def _again(asked: list[Probed], *scores: tuple[str, str]) -> list[Outcome]:
-    pairs = [one.pair for one in asked]
+def _again(asked: list[Probed[Outcome]], *scores: tuple[str, str]) -> list[Outcome]:
+    pairs = [one.again.pair for one in asked]
     return outcomes(pairs, cases(pairs, "", REQUEST), [Reply(text=text) for two in scores for text in two])
 
 
@@ -86,11 +88,12 @@ def test_references_and_claims_are_the_ones_that_are_announced() -> None:
 def test_probed_answer_is_the_one_that_lost_and_nothing_else_changes() -> None:
     judged = _judged(WIN, LOSE, NO_VERDICT)
     won, lost = probed(judged, "references", 10, 0)
-    assert (won.decorated, won.pair.own, won.before) == ("other", "own 0", judged[0])
-    assert won.pair.other == DECORATIONS["references"]("other 0")
-    assert (lost.decorated, lost.pair.other) == ("own", "other 1")
-    assert lost.pair.own == DECORATIONS["references"]("own 1")
-    assert [one.pair.id for one in (won, lost)] == ["id0", "id1"]
+    assert (won.decorated, won.again.pair.own, won.before) == ("other", "own 0", judged[0])
+    assert won.again.pair.other == DECORATIONS["references"]("other 0")
+    assert (lost.decorated, lost.again.pair.other) == ("own", "other 1")
+    assert lost.again.pair.own == DECORATIONS["references"]("own 1")
+    assert [one.again.pair.id for one in (won, lost)] == ["id0", "id1"]
+    assert won.again.asked and won.again.verdict is None, "what is to be judged again is not judged yet"
 
 
 def test_probed_ties_decorate_either_side_and_the_same_again() -> None:
@@ -103,20 +106,20 @@ def test_probed_ties_decorate_either_side_and_the_same_again() -> None:
 
 def test_probed_sample_is_seeded_in_order_and_moves_little() -> None:
     judged = _judged(*[WIN, LOSE] * 20)
-    drawn = [one.pair.position for one in probed(judged, "padding", 10, 0)]
+    drawn = [one.again.pair.position for one in probed(judged, "padding", 10, 0)]
     assert len(set(drawn)) == 10 and drawn == sorted(drawn)
-    assert drawn == [one.pair.position for one in probed(judged, "references", 10, 0)]
-    assert drawn != [one.pair.position for one in probed(judged, "padding", 10, 1)]
+    assert drawn == [one.again.pair.position for one in probed(judged, "references", 10, 0)]
+    assert drawn != [one.again.pair.position for one in probed(judged, "padding", 10, 1)]
     without = judged[: drawn[0]] + _judged(NO_VERDICT, first=drawn[0]) + judged[drawn[0] + 1 :]
-    moved = [one.pair.position for one in probed(without, "padding", 10, 0)]
+    moved = [one.again.pair.position for one in probed(without, "padding", 10, 0)]
     assert drawn[0] not in moved and len(set(moved) - set(drawn)) == 1
 
 
 def test_stand_ins_are_as_many_as_can_be_asked() -> None:
-    pairs = [one.pair for one in _judged(WIN, WIN, WIN)]
-    without = Pair(id="x", position=9, question="q", own="", other="b", status="too_long")
-    assert [one.id for one in stand_ins([without, *pairs], "padding", 2)] == ["id0", "id1"]
-    assert stand_ins(pairs, "padding", 1)[0].own == DECORATIONS["padding"]("own 0")
+    some = [Outcome(pair=one.pair) for one in _judged(WIN, WIN, WIN)]
+    without = Outcome(pair=Pair(id="x", position=9, question="q", own="", other="b", status="too_long"))
+    assert [one.pair.id for one in stand_ins([without, *some], "padding", 2, 0)] == ["id0", "id1"]
+    assert stand_ins(some, "padding", 1, 0)[0].pair.own == DECORATIONS["padding"]("own 0")
 
 
 def test_figures_count_moves_towards_and_away_from_the_decorated_answer() -> None:
@@ -125,16 +128,17 @@ def test_figures_count_moves_towards_and_away_from_the_decorated_answer() -> Non
     found = figures(asked, _again(asked, LOSE, WIN, TIE, WIN, LOSE, ("9 8", "I'm sorry, I can't")), 0)
     assert (found["asked"], found["judged"], found["unjudged/refused"]) == (6, 5, 1)
     assert found["flips"] == found["changes"] == pytest.approx(3 / 5)
+    assert found["shift"] == pytest.approx((2 + 1 + 2) / 5), "of the paper's win rate"
     ties = probed(_judged(TIE, TIE, TIE), "authority", 9, 0)
     towards, away = ({"own": WIN, "other": LOSE}, {"own": LOSE, "other": WIN})
     moved = figures(ties, _again(ties, towards[ties[0].decorated], away[ties[1].decorated], TIE), 0)
-    assert (moved["flips"], moved["changes"]) == pytest.approx((1 / 3, 2 / 3))
+    assert (moved["flips"], moved["changes"], moved["shift"]) == pytest.approx((1 / 3, 2 / 3, 0))
 
 
 def test_figures_without_verdicts_are_a_reason_and_no_number() -> None:
     asked = probed(_judged(WIN, LOSE), "padding", 9, 0)
     missing = Reply(text="", finish_reason="", status="not_recorded")
-    pairs = [one.pair for one in asked]
+    pairs = [one.again.pair for one in asked]
     after = outcomes(pairs, cases(pairs, "", REQUEST), [missing] * 4)
     assert figures(asked, after, 0) == {"asked": 2, "judged": 0, "unjudged/not_recorded": 2}
     assert figures([], [], 0) == {"asked": 0, "judged": 0}
@@ -149,7 +153,11 @@ def test_figures_intervals_are_those_of_a_plain_bootstrap_and_the_same_again() -
     assert found == figures(asked, _again(asked, *after), 3) != figures(asked, _again(asked, *after), 4)
     moves = np.array([1] * 12 + [-1] * 6 + [0] * 32)
     drawn = np.random.default_rng(9).choice(moves, size=(20_000, 50))
-    for name, shares in (("flips", (drawn > 0).mean(axis=1)), ("changes", (drawn != 0).mean(axis=1))):
+    steps = np.array([2] * 12 + [-1] * 6 + [0] * 32)  # a loss that becomes a win moves by two
+    far = np.random.default_rng(9).choice(steps, size=(20_000, 50))
+    resampled = {"flips": (drawn > 0).mean(axis=1), "changes": (drawn != 0).mean(axis=1), "shift": far.mean(axis=1)}
+    assert found["shift"] == pytest.approx(steps.mean())
+    for name, shares in resampled.items():
         bounds = [found[f"{name}_low"], found[f"{name}_high"]]
         assert bounds == pytest.approx(np.quantile(shares, [0.025, 0.975]).tolist(), abs=0.021)
         assert found[f"{name}_stderr"] == pytest.approx(shares.std(), rel=0.05)
@@ -161,6 +169,28 @@ def test_swapped_flips_favour_the_answer_shown_first() -> None:
     found = swapped(judged, 0)
     assert found["judged"] == 7
     assert (found["flips"], found["changes"]) == pytest.approx((2 / 7, 4 / 7))
+
+
+def _graded(question: int, turn: int, grade: float) -> Grading:
+    texts = {"question": "q", "answer": f"answer {question} {turn}"}
+    names = {"id": f"id{question}", "position": question, "turn": turn, "category": "", "question": "q"}
+    unasked = Grading(**names, texts=texts, answer="answer")
+    return unasked.graded(Reply(text=f"[[{grade}]]"))
+
+
+def test_probed_grades_are_of_one_turn_a_question_and_shift_by_points() -> None:
+    graded = [_graded(question, turn, 4 + turn) for question in range(40) for turn in (1, 2)]
+    asked = probed(graded, "authority", 30, 0)
+    turns = [one.before.turn for one in asked]
+    assert len(asked) == len({one.before.id for one in asked}) == 30 and 5 < turns.count(1) < 25
+    assert {one.decorated for one in asked} == {"own"}
+    assert asked[0].again.text == DECORATIONS["authority"](asked[0].before.text) and asked[0].again.asked
+    # Ten answers gain a point and a half, five lose half a one.
+    shifts = [1.5] * 10 + [-0.5] * 5 + [0.0] * 15
+    replies = [f"[[{one.before.grade + shift}]]" for one, shift in zip(asked, shifts, strict=True)]
+    found = figures(asked, [one.again.graded(Reply(text=text)) for one, text in zip(asked, replies, strict=True)], 0)
+    assert (found["flips"], found["changes"], found["shift"]) == pytest.approx((1 / 3, 1 / 2, 12.5 / 30))
+    assert found["shift_stderr"] == pytest.approx(np.std(shifts) / np.sqrt(30), rel=0.05)
 
 
 @pytest.mark.parametrize(
