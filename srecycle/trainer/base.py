@@ -68,9 +68,14 @@ class Trainer(Component, ABC):
 
     trains: ClassVar[bool] = True
     methods: ClassVar[tuple[str, ...]] = ("sft",)
-    """What it does, in order: "sft" learns from rows, "dpo" from pairs."""
+    """What it does, in order: "sft" learns to write responses, "dpo" to prefer one of two."""
     trains_merged: ClassVar[bool] = True
     """Whether it can train a student with adapters merged in, as a student has from the second round on."""
+
+    @property
+    def reads_rows(self) -> bool:
+        """Whether it learns from the training set's kept rows."""
+        return "sft" in self.methods
 
     @property
     def which_pairs(self) -> Which | None:
@@ -136,7 +141,7 @@ class Train(Stage):
         """Encode what the trainer learns from, and train on it."""
         if not self.trainer.trains:
             return {"rows": 0}
-        kept = self._kept(work) if "sft" in self.trainer.methods else []
+        kept = self._kept(work) if self.trainer.reads_rows else []
         lines, counts = self._lines(work)
         loaded = self.trainer.load(self.student)
         data = training_set(loaded, self.template, kept)

@@ -1,5 +1,9 @@
 """A training's checkpoints.
 
+They stand in the stage's unfinished work (`.work` in its folder of the store). A training that ends takes them away.
+One that was stopped or failed leaves the last two for good, each as large as what is trained and its optimizer: the
+same command goes on from there. Where nobody wants that any more, the folder can be deleted.
+
 A checkpoint counts once it is whole: its last file is a mark of ours. What is whole stays usable whatever stops a later
 one (a kill, a full disk). Weights are safetensors; optimizer, scheduler and chance are what torch pickles, inside our
 own scratch folder, and transformers loads them with `weights_only=True`: a pickle that does anything is refused, not
@@ -7,6 +11,7 @@ run.
 (`training_args.bin` is pickled beside them by transformers, and read by nobody.)
 """
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,11 +58,17 @@ def saved(folder: Path) -> Iterator[None]:
 def _of_the_disk(error: Exception) -> bool:
     """Say whether this may be a disk's fault: the system, torch, safetensors and tokenizers each raise their own kind.
 
-    Anything else is a bug, and shows as one.
+    Anything else (a bug, a device without memory) shows as what it is.
     """
     from safetensors import SafetensorError
 
-    return isinstance(error, OSError | RuntimeError | SafetensorError) or type(error) is Exception
+    if isinstance(error, RuntimeError):
+        return bool(_TORCH_WRITING.search(str(error)))
+    return isinstance(error, OSError | SafetensorError) or type(error) is Exception
+
+
+_TORCH_WRITING = re.compile(r"PytorchStreamWriter|inline_container|iostream")
+"""What torch's errors have in common that come of a file that can't be written."""
 
 
 def last_whole(checkpoints: Path) -> str | None:

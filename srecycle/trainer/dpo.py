@@ -11,26 +11,15 @@ import pyarrow as pa
 from pydantic import Field
 
 from srecycle.config import component
-from srecycle.progress import quiet_libraries, say
 from srecycle.stage import Metrics, Work
 from srecycle.student import Student
 from srecycle.student.model import Loaded
-from srecycle.trainer.arguments import on_one_device, shared_arguments
-from srecycle.trainer.base import CURVE_SCHEMA, TrainingSet
-from srecycle.trainer.checkpoints import last_whole, resumed_step, saved
-from srecycle.trainer.layout import Tokens, laid_out
+from srecycle.trainer.base import TrainingSet
+from srecycle.trainer.layout import Tokens
 from srecycle.trainer.lora import LoRATrainer
-from srecycle.trainer.order import NEEDS
-from srecycle.trainer.paired import FIGURES, REFERENCE, check_first_pairs, count_pair_tokens, dpo_trainer, step_line
-from srecycle.trainer.pairs import Which
-from srecycle.trainer.sft import without_dropout
-from srecycle.trainer.throughput import Throughput
-from srecycle.trainer.watch import require_finite, watched
-
-PHASED_SCHEMA = pa.schema(
-    [*CURVE_SCHEMA, pa.field("phase", pa.string(), False), *(pa.field(name, pa.float64()) for name in FIGURES)]
-)
-"""A curve whose steps say how they were trained: "sft" (loss in nats per target token, no rewards) or "dpo"."""
+from srecycle.trainer.order import NEEDS, Passes
+from srecycle.trainer.paired import FIGURES, REFERENCE, Preferring
+from srecycle.trainer.pairs import PairSet, Which
 
 LossType = Literal[
     "sigmoid",
@@ -58,6 +47,10 @@ class DPOTrainer(LoRATrainer):
     `pairs` are all that the student decided, or those of kept rows. A higher `beta` holds the student nearer to the
     reference. `label_smoothing` is the share of pairs taken to be wrong; TRL's losses `robust` and `exo_pair` use it.
     What a step counts is pairs, and tokens of both responses with their prompts.
+
+    A preference loss knows only which of two is likelier. `sft_weight` times the loss of supervised fine-tuning on the
+    chosen responses (nats per target token) is added, which makes them likely (as in Pang et al. 2024,
+    arXiv:2404.19733, but a mean over tokens); 0 is plain DPO.
     """
 
     revision: ClassVar[int] = 1
@@ -71,6 +64,7 @@ class DPOTrainer(LoRATrainer):
     loss_type: LossType = "sigmoid"
     beta: Annotated[float, Field(gt=0)] = 0.1
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    sft_weight: Annotated[float, Field(ge=0)] = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what pairs can't be trained with."""
@@ -106,82 +100,28 @@ class DPOTrainer(LoRATrainer):
 
         That can also be a trainable PeftModel of one adapter: training goes on from there, and that is the reference.
         """
-        pairs = data.pairs
-        assert pairs is not None, "DPO learns from pairs"
-        joined = TrainingSet(sequences=pairs.joined, refused={}, ids=pairs.ids)
-        passes = self.passes(joined)
-        layout = laid_out(
-            passes,
-            joined.sequences,
-            batch_size=self.batch_size,
-            device_batch=self.device_batch,
-            processes=1,
-            packing=None,
+        assert data.pairs is not None, "DPO learns from pairs"
+        return self.train_towards(self.objective(data.pairs), given, loaded, student, work)
+
+    def objective(self, pairs: PairSet) -> Preferring:
+        """Return what a training on these pairs is towards."""
+        return Preferring(
+            data=TrainingSet(sequences=pairs.joined, refused={}, ids=pairs.ids),
+            pairs=pairs,
+            loss_type=self.loss_type,
+            sft_weight=self.sft_weight,
+            settings={"beta": self.beta, "label_smoothing": self.label_smoothing},
         )
-        if layout.device_batch < self.device_batch:
-            say(
-                f"  trainer.device_batch={self.device_batch} can't split the {self.batch_size} pairs of a step: using "
-                f"{layout.device_batch}"
-            )
-        counted = count_pair_tokens(passes, layout, pairs)
-        checkpoints = work.scratch / "checkpoints"
-        without_dropout(given["model"])
-        with quiet_libraries():
-            shared = shared_arguments(
-                self,
-                dtype=student.dtype,
-                device=loaded.device,
-                layout=layout,
-                steps=passes.steps,
-                checkpoints=checkpoints,
-            )
-            with self.refusals():
-                trainer = dpo_trainer(
-                    **given,
-                    args=self._arguments(shared),
-                    tokenizer=loaded.tokenizer,
-                    layout=layout,
-                    passes=passes,
-                    pairs=pairs,
-                )
-            checkpoint = last_whole(checkpoints)
-            if checkpoint is None:
-                check_first_pairs(trainer, layout, pairs)
-            work.notes["resumed_from_step"] = begun = resumed_step(checkpoint)
-            with Throughput(work.notes, counted, begun):
-                watched(trainer, checkpoint, passes, pairs.ids, work.scratch)
-        require_finite(trainer.model)
-        curve = _curve(trainer.state.log_history, counted)
-        model = trainer.accelerator.unwrap_model(trainer.model)
+
+    def save(self, model: Any, weights: Any, loaded: Loaded, student: Student, work: Work) -> None:
+        """Write the adapter, and not the copy of it that training was measured against."""
         if REFERENCE in model.peft_config:
             model.delete_adapter(REFERENCE)
-        self.save(model, None, loaded, student, work)
-        with saved(work.folder):
-            work.write("curve", curve)
-        return {**self._metrics(curve, passes, counted, len(pairs.ids)), **_ends(curve)}
+        super().save(model, weights, loaded, student, work)
 
-    def _arguments(self, shared: dict[str, Any]) -> Any:
-        from trl import DPOConfig
-
-        return on_one_device(
-            DPOConfig(
-                **shared,
-                max_length=None,
-                beta=self.beta,
-                loss_type=[self.loss_type],
-                label_smoothing=self.label_smoothing,
-            )
-        )
-
-
-def _curve(history: list[dict[str, Any]], counted: list[Tokens]) -> pa.Table:
-    lines = []
-    seen = target = 0
-    for line, tokens in zip((one for one in history if "loss" in one), counted, strict=True):
-        seen, target = seen + tokens.seen, target + tokens.target
-        known = {name: line.get(name) for name in CURVE_SCHEMA.names}
-        lines.append(known | step_line(line) | {"phase": "dpo", "tokens": seen, "target_tokens": target})
-    return pa.Table.from_pylist(lines, schema=PHASED_SCHEMA)
+    def figures(self, curve: pa.Table, passes: Passes, counted: list[Tokens]) -> Metrics:
+        """Return the metrics of a finished training, with where its rewards began and ended."""
+        return {**super().figures(curve, passes, counted), **_ends(curve)}
 
 
 def _ends(curve: pa.Table) -> Metrics:

@@ -23,12 +23,12 @@ from srecycle.progress import quiet_libraries, say
 from srecycle.stage import Metrics, Work
 from srecycle.student import Student
 from srecycle.student.model import Loaded
-from srecycle.trainer.arguments import sft_arguments, shared_arguments
-from srecycle.trainer.base import CURVE_SCHEMA, Trainer, TrainingSet
+from srecycle.trainer.arguments import shared_arguments
+from srecycle.trainer.base import Trainer, TrainingSet
 from srecycle.trainer.checkpoints import last_whole, resumed_step, saved
-from srecycle.trainer.first_batch import check_first_batch
-from srecycle.trainer.laid_out import gathered_weights, sft_trainer
-from srecycle.trainer.layout import Tokens, count_tokens, laid_out
+from srecycle.trainer.laid_out import gathered_weights
+from srecycle.trainer.layout import Layout, Tokens, laid_out
+from srecycle.trainer.objective import Objective, Supervised
 from srecycle.trainer.order import NEEDS, Order, Passes, arranged, steps_for_tokens
 from srecycle.trainer.throughput import Throughput
 from srecycle.trainer.watch import require_finite, watched
@@ -153,65 +153,69 @@ class SupervisedTrainer(Trainer, ABC):
 
     def train(self, loaded: Loaded, data: TrainingSet, student: Student, work: Work) -> Metrics:
         """Train as one of `processes` processes. The first one writes."""
+        return self.train_towards(Supervised(data=data), self.prepared(loaded), loaded, student, work)
+
+    def train_towards(
+        self, objective: Objective, given: Mapping[str, Any], loaded: Loaded, student: Student, work: Work
+    ) -> Metrics:
+        """Train what TRL is `given`, as `prepared` returns it, towards an objective."""
+        data = objective.data
         passes = self.passes(data)
-        layout = laid_out(
-            passes,
-            data.sequences,
-            batch_size=self.batch_size,
-            device_batch=self.device_batch,
-            processes=self.processes,
-            packing=loaded.max_length if self.packing else None,
-        )
-        if not self.packing and layout.device_batch < self.device_batch:
-            say(
-                f"  trainer.device_batch={self.device_batch} can't split the {self.batch_size // self.processes} rows "
-                f"of a step: using {layout.device_batch}"
-            )
-        counted = count_tokens(passes, layout, data.sequences)
+        layout = self._layout(objective, passes, loaded.max_length)
+        counted = objective.counted(passes, layout)
         checkpoints = work.scratch / "checkpoints"
-        without_dropout(loaded.model)
+        without_dropout(given["model"])
         with quiet_libraries():
+            shared = shared_arguments(
+                self,
+                dtype=student.dtype,
+                device=loaded.device,
+                layout=layout,
+                steps=passes.steps,
+                checkpoints=checkpoints,
+            )
             with self.refusals():
-                trainer = sft_trainer(
-                    **self.prepared(loaded),
-                    args=sft_arguments(
-                        shared_arguments(
-                            self,
-                            dtype=student.dtype,
-                            device=loaded.device,
-                            layout=layout,
-                            steps=passes.steps,
-                            checkpoints=checkpoints,
-                        )
-                    ),
-                    tokenizer=loaded.tokenizer,
-                    layout=layout,
-                    sequences=data.sequences,
-                )
+                trainer = objective.trainer(given, shared, loaded, layout, passes)
             checkpoint = last_whole(checkpoints)
             if checkpoint is None:
-                check_first_batch(trainer, layout, data)
+                objective.check_first(trainer, layout)
             work.notes["resumed_from_step"] = begun = resumed_step(checkpoint)
             with Throughput(work.notes, counted, begun):
                 watched(trainer, checkpoint, passes, data.ids, work.scratch)
         require_finite(trainer.model)
-        curve = _curve(trainer.state.log_history, counted)
+        curve = _curve(objective, trainer.state.log_history, counted)
         weights = gathered_weights(trainer)
         if trainer.is_world_process_zero():
             self.save(trainer.accelerator.unwrap_model(trainer.model), weights, loaded, student, work)
             with saved(work.folder):
                 work.write("curve", curve)
-        return self._metrics(curve, passes, counted, len(data.sequences))
+        return self.figures(curve, passes, counted)
 
-    def _metrics(self, curve: pa.Table, passes: Passes, counted: list[Tokens], rows: int) -> Metrics:
+    def _layout(self, objective: Objective, passes: Passes, max_length: int) -> Layout:
+        layout = laid_out(
+            passes,
+            objective.data.sequences,
+            batch_size=self.batch_size,
+            device_batch=self.device_batch,
+            processes=self.processes,
+            packing=max_length if self.packing else None,
+        )
+        if not self.packing and layout.device_batch < self.device_batch:
+            say(
+                f"  trainer.device_batch={self.device_batch} can't split the {self.batch_size // self.processes} "
+                f"{objective.unit} of a step: using {layout.device_batch}"
+            )
+        return layout
+
+    def figures(self, curve: pa.Table, passes: Passes, counted: list[Tokens]) -> Metrics:
+        """Return the metrics of a finished training: its length, what it read, and where its loss began and ended."""
         losses = curve["loss"].drop_null().to_pylist()
         tail = losses[-max(1, len(losses) // 10) :]
-        seen = sum(len(step) for step in passes.trained())
         return {
             f"matched/{self.match}": getattr(self, self._length),
             "steps": passes.steps,
             "epochs": round(passes.steps / passes.steps_per_pass, 4),
-            "rows_seen": seen,
+            "rows_seen": sum(len(step) for step in passes.trained()),
             "tokens_seen": sum(one.seen for one in counted),
             "target_tokens_seen": sum(one.target for one in counted),
             "loss/first": losses[0],
@@ -247,10 +251,10 @@ def _zero_dropout(holder: Any) -> None:
             setattr(holder, name, 0.0)
 
 
-def _curve(history: list[dict[str, Any]], counted: list[Tokens]) -> pa.Table:
+def _curve(objective: Objective, history: list[dict[str, Any]], counted: list[Tokens]) -> pa.Table:
     lines = []
     seen = target = 0
-    for line, tokens in zip((one for one in history if "loss" in one), counted, strict=True):
+    for logged, tokens in zip((one for one in history if "loss" in one), counted, strict=True):
         seen, target = seen + tokens.seen, target + tokens.target
-        lines.append({name: line.get(name) for name in CURVE_SCHEMA.names} | {"tokens": seen, "target_tokens": target})
-    return pa.Table.from_pylist(lines, schema=CURVE_SCHEMA)
+        lines.append(objective.line(logged) | {"tokens": seen, "target_tokens": target})
+    return pa.Table.from_pylist(lines, schema=objective.schema)

@@ -1,8 +1,9 @@
-"""Supervised fine-tuning on the kept rows, and then DPO of that same adapter on the pairs: one training, one adapter.
+"""Supervised fine-tuning, and then DPO of that same adapter on the pairs: one training, one adapter.
 
-The reference of the second phase is the student as the first one left it: TRL keeps a frozen copy of its adapter. Each
-phase has checkpoints of its own, and the second always begins with the first one's adapter as it was written, so that a
-training that was killed in either ends as one that was not.
+The first phase learns from the kept rows, or from the chosen responses of the pairs (`sft_chosen`). The reference of
+the second is the student as the first one left it: TRL keeps a frozen copy of its adapter. Each phase has checkpoints
+of its own, and the second always begins with the first one's adapter as it was written, so that a training that was
+killed in either ends as one that was not.
 """
 
 import json
@@ -21,8 +22,10 @@ from srecycle.student import Student
 from srecycle.student.model import Loaded
 from srecycle.trainer.base import Trainer, TrainingSet
 from srecycle.trainer.checkpoints import saved
-from srecycle.trainer.dpo import PHASED_SCHEMA, DPOTrainer
+from srecycle.trainer.chosen import ChosenTrainer
+from srecycle.trainer.dpo import DPOTrainer
 from srecycle.trainer.lora import LoRATrainer
+from srecycle.trainer.paired import PHASED_SCHEMA
 from srecycle.trainer.pairs import Which
 
 DONE = "done.json"
@@ -32,7 +35,7 @@ _COUNTED = ("step", "tokens", "target_tokens")
 
 @component
 class SFTThenDPOTrainer(Trainer):
-    """Trains an adapter as `sft` says, and goes on with it as `dpo` says.
+    """Trains an adapter as `sft` says, on kept rows or on the chosen responses of the pairs, and then as `dpo` says.
 
     Metrics of the first phase stand under `sft/`, those of the second under their own names. In the curve, steps and
     tokens of the second go on where the first one ends, and `phase` tells the two.
@@ -45,8 +48,13 @@ class SFTThenDPOTrainer(Trainer):
 
     def __post_init__(self) -> None:
         """Refuse phases that can't train one adapter."""
-        if type(self.sft) is not LoRATrainer:
-            raise ValueError(f"sft is a {type(self.sft).__name__}: the first phase is trainer=lora")
+        if type(self.sft) not in (LoRATrainer, ChosenTrainer):
+            raise ValueError(f"sft is a {type(self.sft).__name__}: the first phase is trainer=lora, or sft_chosen")
+        if isinstance(self.sft, ChosenTrainer) and self.sft.pairs != self.dpo.pairs:
+            raise ValueError(
+                f"sft.pairs={self.sft.pairs}, dpo.pairs={self.dpo.pairs}: both learn from one set of pairs, so set "
+                "them alike"
+            )
         for name in _SHAPE:
             first, second = getattr(self.sft, name), getattr(self.dpo, name)
             if first != second:
@@ -55,6 +63,11 @@ class SFTThenDPOTrainer(Trainer):
             raise ValueError(f"sft.processes={self.sft.processes}: the second phase needs the student here, so set 1")
         if self.sft.merge:
             raise ValueError("sft.merge=true would merge an adapter that is not done: use dpo.merge")
+
+    @property
+    def reads_rows(self) -> bool:
+        """Whether the first phase learns from kept rows."""
+        return self.sft.reads_rows
 
     @property
     def which_pairs(self) -> Which:
@@ -90,7 +103,7 @@ class SFTThenDPOTrainer(Trainer):
         made, done = _folder(scratch / "made"), scratch / DONE
         if not done.exists():
             phase = Work(store=work.store, folder=made, scratch=scratch)
-            metrics = self.sft.train(loaded, data, student, phase)
+            metrics = self.sft.fit(loaded, data, student, phase)
             with saved(scratch):
                 write_json(done, {**metrics, "notes": phase.notes})
             _without_adapter(loaded.model)

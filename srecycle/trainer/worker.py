@@ -60,9 +60,18 @@ def _loaded(trainer: SupervisedTrainer, student: Student) -> Loaded:
 
 def _end_with(harness: int) -> None:
     """End like by SIGTERM once the harness is gone: it would start another training on the same folder."""
-    while Path(f"/proc/{harness}").exists() or not Path("/proc").exists():
+    while not _gone(harness):
         time.sleep(1.0)
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _gone(process: int) -> bool:
+    """Say whether a process has ended, be it that nobody has waited for it yet."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return Path("/proc").exists()  # else there is no telling
+    return state in ("Z", "X")
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def pair_loss(loss_type: str, beta: float, ratios: tuple[float, float], lengths:
 
 
 def step_figures(
-    policy: Any, reference: Any, data: TrainingSet, step: int, loss_type: str, beta: float
+    policy: Any, reference: Any, data: TrainingSet, step: int, loss_type: str, beta: float, sft_weight: float = 0.0
 ) -> dict[str, float]:
     """Return what a step of 4 pairs has to tell, the student being `policy` before it; the first step is 1."""
     assert data.pairs is not None
@@ -76,8 +76,9 @@ def step_figures(
     ]
     lengths = [[one.target_tokens for one in side] for side in sides]
     pairs, sizes = list(zip(*ratios, strict=True)), list(zip(*lengths, strict=True))
+    preference = _mean([pair_loss(loss_type, beta, pair, size) for pair, size in zip(pairs, sizes, strict=True)])
     return {
-        "loss": _mean([pair_loss(loss_type, beta, pair, size) for pair, size in zip(pairs, sizes, strict=True)]),
+        "loss": preference - sft_weight * sum(logps[0]) / sum(lengths[0]),  # a mean over tokens, not over pairs
         "rewards/margins": _mean([beta * (one - two) for one, two in pairs]),
         "rewards/accuracies": _mean([float(one > two) for one, two in pairs]),
         "logps/chosen": _mean(logps[0]),

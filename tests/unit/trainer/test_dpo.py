@@ -16,15 +16,12 @@ from srecycle.errors import UserError
 from srecycle.student import Student
 from srecycle.trainer.base import training_set
 from srecycle.trainer.dpo import DPOTrainer
-from srecycle.trainer.paired import count_pair_tokens, dpo_trainer
 from srecycle.trainer.pairs import pair_set
 from tests.unit.trainer.conftest import SMALL, Bench
 from tests.unit.trainer.paired_bench import PairedBench, dpo, step_figures
 from tests.unit.trainer.test_stops import _once_saved, _same, _whole
 from tests.unit.trainer.test_training_set import ROWS as TURNS
 from tests.unit.trainer.test_training_set import TEMPLATES, _template
-
-pytestmark = pytest.mark.slow
 
 slow = pytest.mark.slow
 
@@ -40,23 +37,25 @@ def _adapted(bench: Bench, folder: Path) -> Student:
 
 
 @pytest.mark.parametrize(
-    ("loss_type", "beta", "smoothing"),
+    ("loss_type", "beta", "smoothing", "sft_weight"),
     [
-        ("sigmoid", 0.1, 0.0),
-        pytest.param("ipo", 0.3, 0.0, marks=slow),
-        pytest.param("hinge", 0.5, 0.0, marks=slow),
-        ("robust", 0.2, 0.1),
+        pytest.param("sigmoid", 0.1, 0.0, 0.0, marks=slow),
+        ("sigmoid", 0.1, 0.0, 0.5),
+        pytest.param("ipo", 0.3, 0.0, 0.0, marks=slow),
+        pytest.param("hinge", 0.5, 0.0, 2.0, marks=slow),
+        pytest.param("robust", 0.2, 0.1, 0.0, marks=slow),
     ],
 )
 def test_dpo_step_equals_its_formula_computed_pair_by_pair(
-    bench: PairedBench, loss_type: Any, beta: float, smoothing: float
+    bench: PairedBench, loss_type: Any, beta: float, smoothing: float, sft_weight: float
 ) -> None:
-    """The third step has 3 pairs, computed two and one at a time: each pair weighs the same."""
+    """The third step has 3 pairs, computed two and one at a time: each pair weighs the same, each token for SFT."""
     asked = {"loss_type": loss_type, "beta": beta, "label_smoothing": smoothing, "device_batch": 2}
+    asked |= {"sft_weight": sft_weight}
     before, made = bench.train(dpo(max_steps=2, **asked)), bench.train(dpo(max_steps=3, **asked))
     reference, policy = bench.student.load(), _adapted(bench, before.folder).load()
     line = made.curve.to_pylist()[2]
-    expected = step_figures(policy.model, reference.model, bench.data(reference), 3, loss_type, beta)
+    expected = step_figures(policy.model, reference.model, bench.data(reference), 3, loss_type, beta, sft_weight)
     assert line["loss"] == pytest.approx(expected.pop("loss"), abs=1e-5)
     assert {name: line[name] for name in expected} == pytest.approx(expected, rel=2e-5)  # sums of up to 100 nats
     assert abs(expected["rewards/margins"]) > 1e-2
@@ -71,6 +70,7 @@ def test_dpo_first_loss_is_that_of_a_student_that_is_its_own_reference(bench: Pa
     assert made.curve["rewards/margins"].to_pylist() == [0.0]
 
 
+@slow
 def test_dpo_margins_and_accuracy_rise(bench: PairedBench) -> None:
     made = bench.train(dpo(max_steps=16))
     margins = made.curve["rewards/margins"].to_pylist()
@@ -81,6 +81,7 @@ def test_dpo_margins_and_accuracy_rise(bench: PairedBench) -> None:
     )
 
 
+@slow
 @pytest.mark.parametrize("device_batch", [pytest.param(1, marks=slow), 2])
 def test_dpo_split_of_a_step_moves_no_figure_and_no_key(bench: PairedBench, device_batch: int) -> None:
     plain, split = bench.train(dpo(max_steps=4)), bench.train(dpo(max_steps=4, device_batch=device_batch))
@@ -90,6 +91,7 @@ def test_dpo_split_of_a_step_moves_no_figure_and_no_key(bench: PairedBench, devi
     assert fingerprint(identity(dpo(device_batch=device_batch))) == fingerprint(identity(dpo()))
 
 
+@slow
 @pytest.mark.parametrize("name", TEMPLATES)
 @pytest.mark.parametrize("model", ["llama", "gpt2", "qwen2", "plain"])
 def test_dpo_batch_is_token_by_token_what_supervised_training_would_read(
@@ -116,29 +118,23 @@ def test_dpo_batch_is_token_by_token_what_supervised_training_would_read(
 def _batch(trainer: DPOTrainer, loaded: Any, pairs: Any, root: Path) -> dict[str, Any]:
     """Return the first batch as TRL's own loader gives it."""
     from srecycle.trainer.arguments import shared_arguments
-    from srecycle.trainer.base import TrainingSet
     from srecycle.trainer.layout import laid_out
 
-    passes = trainer.passes(TrainingSet(sequences=pairs.joined, refused={}, ids=pairs.ids))
+    objective = trainer.objective(pairs)
+    passes = trainer.passes(objective.data)
     layout = laid_out(passes, pairs.joined, batch_size=4, device_batch=4, processes=1, packing=None)
     arguments = shared_arguments(
         trainer, dtype="float32", device=loaded.device, layout=layout, steps=1, checkpoints=root / "checkpoints"
     )
-    made = dpo_trainer(
-        **trainer.prepared(loaded),
-        args=trainer._arguments(arguments),
-        tokenizer=loaded.tokenizer,
-        layout=layout,
-        passes=passes,
-        pairs=pairs,
-    )
-    counted = count_pair_tokens(passes, layout, pairs)
+    made = objective.trainer(trainer.prepared(loaded), arguments, loaded, layout, passes)
+    counted = objective.counted(passes, layout)
     batch = dict(next(iter(made.get_train_dataloader())))
     assert counted[0].seen == int(batch["attention_mask"].sum()) and counted[0].padded == batch["input_ids"].numel()
     assert counted[0].target == int(batch["completion_mask"].sum())
     return batch
 
 
+@slow
 @pytest.mark.parametrize("model", ["gpt2", pytest.param("qwen2", marks=slow), pytest.param("plain", marks=slow)])
 def test_dpo_trains_students_without_padding_and_leaves_their_tokenizer_alone(
     bench: PairedBench, tiny_models: Mapping[str, Path], model: str
@@ -152,6 +148,7 @@ def test_dpo_trains_students_without_padding_and_leaves_their_tokenizer_alone(
     assert AutoTokenizer.from_pretrained(made.folder / "adapter").pad_token == saved.pad_token
 
 
+@slow
 def test_dpo_artifact_is_one_adapter_that_loads_as_the_trained_student(bench: PairedBench) -> None:
     import pyarrow as pa
 
@@ -193,6 +190,7 @@ def test_dpo_loss_that_is_no_number_names_step_and_rows(bench: PairedBench) -> N
         bench.train(dpo(learning_rate=1e30, checkpoint_steps=1, max_steps=9))
 
 
+@slow
 def test_dpo_student_whose_loss_is_no_number_is_refused_before_the_first_step(bench: PairedBench) -> None:
     loaded = bench.student.load()
     with torch.no_grad():
@@ -201,6 +199,7 @@ def test_dpo_student_whose_loss_is_no_number_is_refused_before_the_first_step(be
         dpo().fit(loaded, bench.data(loaded), bench.student, bench.work())
 
 
+@slow
 @pytest.mark.parametrize(
     ("match", "name", "value"),
     [

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from hypothesis import given
+from hypothesis import settings as drawn
 from hypothesis import strategies as st
 
 from srecycle.student import PromptTemplate, Student
@@ -117,6 +118,7 @@ def test_laid_out_packing_is_trl_s_best_fit_decreasing_within_each_step() -> Non
         assert [one["seq_lengths"] for one in full] == theirs["seq_lengths"][:]
 
 
+@drawn(max_examples=40)
 @given(
     lengths=st.lists(st.integers(2, 12), min_size=1, max_size=30),
     batch=st.sampled_from([1, 2, 4, 6]),

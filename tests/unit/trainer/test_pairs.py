@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
 from srecycle.assemble import Assemble, Assembly
 from srecycle.errors import UserError
@@ -20,6 +21,7 @@ from srecycle.stage import Made, materialize
 from srecycle.student import PromptTemplate, Student
 from srecycle.student.model import Loaded
 from srecycle.trainer import Train, Trainer
+from srecycle.trainer.chosen import ChosenTrainer
 from srecycle.trainer.lora import LoRATrainer
 from srecycle.trainer.pairs import found_pairs, pair_set
 from srecycle.trainer.preferences import PREFERENCE_SCHEMA, Preferences
@@ -162,6 +164,7 @@ def test_train_on_pairs_counts_every_row_of_the_source_and_writes_one_card(bench
     assert json.loads(figures.partition("```json\n")[2].partition("\n```")[0]) == metrics
 
 
+@pytest.mark.slow
 def test_train_on_rows_and_then_pairs_counts_both(bench: Bench) -> None:
     first = LoRATrainer(**({"rank": 2} | SMALL | {"max_steps": 2}))
     trainer = SFTThenDPOTrainer(sft=first, dpo=dpo(max_steps=2))
@@ -173,6 +176,26 @@ def test_train_on_rows_and_then_pairs_counts_both(bench: Bench) -> None:
     )
     assert made.artifact.metrics["pairs"] == 2 and made.artifact.metrics["sft/steps"] == 2
     assert '"sft", "dpo"' in (made.artifact.folder / "adapter" / "README.md").read_text()
+
+
+def test_chosen_responses_have_no_score_to_be_ordered_by() -> None:
+    with pytest.raises(ValidationError, match=r"order=rare_first sorts by a row's score, and pairs have two"):
+        ChosenTrainer(**SMALL, order="rare_first")
+
+
+def test_train_on_chosen_responses_reads_the_pairs_that_dpo_reads_and_no_row(bench: Bench) -> None:
+    nothing = {"ifd": IFDMax(below=0.01)}
+    settings = {"rank": 2} | SMALL | {"order": "source", "max_steps": 2, "schedule": "constant_with_warmup"}
+    _, made = _trained(bench, ChosenTrainer(**settings), ReversedIFD(), nothing)
+    _, preferred = _trained(bench, dpo(**settings), ReversedIFD(), nothing)
+    metrics, theirs = made.artifact.metrics, preferred.artifact.metrics
+    for name in ("pairs", "pairs_by/r_ifd", "rows_seen", "steps"):
+        assert metrics[name] == theirs[name]
+    assert "rows" not in metrics
+    # The student has not moved before the first step: it reads there what DPO's policy reads of the chosen responses.
+    loss = made.artifact.table("curve")["loss"][0].as_py()
+    tokens = made.artifact.table("curve")["target_tokens"][0].as_py()
+    assert loss * tokens / 2 == pytest.approx(-preferred.artifact.table("curve")["logps/chosen"][0].as_py(), rel=1e-5)
 
 
 def test_train_on_pairs_needs_no_kept_row_unless_kept_pairs_are_asked_for(bench: Bench) -> None:

@@ -43,7 +43,9 @@ def _by_hand(bench: Bench, steps: int, rate: float, clip: float) -> list[float]:
     return losses
 
 
-@pytest.mark.parametrize("layout", [{}, {"device_batch": 1}, {"packing": True, "device_batch": 1}])
+@pytest.mark.parametrize(
+    "layout", [pytest.param({}, marks=pytest.mark.slow), {"device_batch": 1}, {"packing": True, "device_batch": 1}]
+)
 def test_full_training_equals_plain_pytorch_however_it_is_laid_out(bench: Bench, layout: dict[str, Any]) -> None:
     settings = SMALL | {"schedule": "constant_with_warmup", "max_steps": 6, "learning_rate": 1e-3} | layout
     made = bench.train(FullTrainer(**settings))
@@ -89,7 +91,7 @@ def test_full_training_of_a_bfloat16_student_moves_what_bfloat16_could_not(bench
     [
         {"device_batch": 1},
         pytest.param({"device_batch": 3}, marks=pytest.mark.slow),
-        {"packing": True, "device_batch": 1},
+        pytest.param({"packing": True, "device_batch": 1}, marks=pytest.mark.slow),
         pytest.param({"packing": True}, marks=pytest.mark.slow),
     ],
 )
@@ -211,7 +213,9 @@ def test_lora_target_modules_that_the_model_lacks_are_named(bench: Bench, lora: 
         bench.train(lora(target_modules=("nowhere",)))
 
 
-@pytest.mark.parametrize("model", ["gpt2", "qwen2", "plain"])
+@pytest.mark.parametrize(
+    "model", ["gpt2", pytest.param("qwen2", marks=pytest.mark.slow), pytest.param("plain", marks=pytest.mark.slow)]
+)
 def test_lora_trains_students_without_padding_or_special_tokens_packed_as_unpacked(
     bench: Bench, lora: Make, tiny_models: Any, model: str
 ) -> None:

@@ -12,6 +12,7 @@ import torch
 from pydantic import ValidationError
 
 from srecycle.student import Student
+from srecycle.trainer.chosen import ChosenTrainer
 from srecycle.trainer.full import FullTrainer
 from srecycle.trainer.lora import LoRATrainer
 from srecycle.trainer.qlora import QLoRATrainer
@@ -137,9 +138,17 @@ def test_sft_dpo_phases_that_can_not_train_one_adapter_are_refused(phases: dict[
 
 
 @pytest.mark.parametrize("kind", [QLoRATrainer, FullTrainer])
-def test_sft_dpo_first_phase_is_lora(kind: Any) -> None:
-    with pytest.raises(ValidationError, match=r"LoRATrainer|the first phase is trainer=lora"):
+def test_sft_dpo_first_phase_is_lora_or_sft_chosen(kind: Any) -> None:
+    with pytest.raises(ValidationError, match=r"LoRATrainer|the first phase is trainer=lora, or sft_chosen"):
         SFTThenDPOTrainer(sft=kind(**SMALL), dpo=dpo())
+
+
+def test_sft_dpo_on_chosen_responses_learns_from_one_set_of_pairs() -> None:
+    chosen = ChosenTrainer(**SMALL, rank=2, pairs="kept")
+    chain = SFTThenDPOTrainer(sft=chosen, dpo=dpo(pairs="kept"))
+    assert (chain.reads_rows, _chain().reads_rows) == (False, True)
+    with pytest.raises(ValidationError, match=r"sft.pairs=kept, dpo.pairs=decided: both learn from one set of pairs"):
+        SFTThenDPOTrainer(sft=chosen, dpo=dpo())
 
 
 def test_sft_dpo_needs_and_pairs_are_those_of_its_phases() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,24 @@ from srecycle.selector.never import Never
 from srecycle.stage import materialize
 from srecycle.store import Store
 from srecycle.student import PromptTemplate, Student
+from srecycle.student.chat import ChatTemplate
 from srecycle.student.model import Loaded
 from srecycle.trainer import NoTrainer, Train
 from srecycle.trainer.base import adapter_folder, training_set
 from srecycle.trainer.layout import labels
 from srecycle.trainer.lora import LoRATrainer
+from tests.unit.trainer.test_layout import CHAT
 
 FOLDER = Path(__file__).parents[3] / "conf" / "template"
 TEMPLATES = sorted({file.stem for file in FOLDER.glob("*.yaml")} - {"chat"})  # tests/unit/student/test_chat.py has it
 ROW = {"id": "a", "instruction": "Translate.", "input": "hello", "response": "Bonjour. \U0001f600", "history": []}
 HISTORY = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello there"}]
-ROWS: list[dict[str, Any]] = [ROW, {**ROW, "id": "b", "input": ""}, {**ROW, "id": "c", "history": HISTORY}]
+ROWS: list[dict[str, Any]] = [
+    ROW,
+    {**ROW, "id": "b", "input": ""},
+    {**ROW, "id": "c", "history": HISTORY},
+    {**ROW, "id": "d", "response": "It ends in </s>, <|im_end|> or <|endoftext|>, they say."},
+]
 
 
 def _template(name: str) -> PromptTemplate:
@@ -65,12 +73,35 @@ def test_training_set_labels_are_the_response_and_its_end(
         user = fields["user_with_input"] if row["input"] else fields["user"]
         text += user.replace("{instruction}", "Translate.").replace("{input}", row["input"])
         prompt = [vocabulary[one] for one in first] + tokenizer.encode(text, add_special_tokens=False)
-        answer = tokenizer.encode(fields["response_prefix"] + row["response"], add_special_tokens=False)
+        text = fields["response_prefix"] + row["response"]
+        answer = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
         if fields["end"] not in last:
             answer += tokenizer.encode(fields["end"], add_special_tokens=False)
         answer += [vocabulary[one] for one in last]
         assert list(line.ids) == prompt + answer
         assert labels(line) == [-100] * len(prompt) + answer
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2"])
+def test_training_set_chat_labels_are_the_last_answer_as_transformers_renders_it(
+    tiny_models: Mapping[str, Path], name: str
+) -> None:
+    """The oracle is transformers' own rendering of the whole conversation, and of all but its last message."""
+    loaded = _loaded(tiny_models[name])
+    tokenizer = loaded.tokenizer
+    tokenizer.chat_template = CHAT
+    anchor = [tokenizer.bos_token_id or tokenizer.eos_token_id]
+    data = training_set(loaded, ChatTemplate(input_separator="\n"), ROWS)
+    for row, line in zip(ROWS, data.sequences, strict=True):
+        asked = [*row["history"], {"role": "user", "content": "\n".join(filter(None, ("Translate.", row["input"])))}]
+        whole = [*asked, {"role": "assistant", "content": row["response"]}]
+        prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
+        text = tokenizer.apply_chat_template(whole, return_dict=False)
+        if row["id"] == "d":  # transformers takes what the answer says for its end
+            assert len(line.ids) > 1 + len(text) and labels(line)[: 1 + len(prompt)] == [-100] * (1 + len(prompt))
+            continue
+        assert list(line.ids) == [*anchor, *text]
+        assert labels(line) == [-100] * (1 + len(prompt)) + text[len(prompt) :] and text[: len(prompt)] == prompt
 
 
 def test_training_set_empty_response_is_refused_with_that_reason(tiny_models: Mapping[str, Path]) -> None:
@@ -164,6 +195,24 @@ def test_train_lora_learns_counts_and_repeats_itself(tmp_path: Path, tiny_models
     weights = [load_file(one.folder / "adapter" / "adapter_model.safetensors") for one in made]
     assert weights[0].keys() == weights[1].keys() and weights[0]
     assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])
+
+
+def test_train_that_failed_keeps_its_checkpoints_and_one_that_ended_leaves_nothing_but_the_artifact(
+    tmp_path: Path, tiny_models: Mapping[str, Path]
+) -> None:
+    settings = TINY | {"max_steps": 4, "checkpoint_steps": 1, "warmup": 0.0}
+    stage, store = _train(tmp_path, tiny_models["llama"], ["hi there", "hi"], KeepAll(), LoRATrainer(**settings))
+    failing = replace(stage, trainer=LoRATrainer(**(settings | {"learning_rate": 1e30})))
+    with pytest.raises(UserError, match="training stopped"):
+        materialize(failing, store)
+    left = store.scratch("train", failing.key)
+    assert (left / "stopped.json").exists() and not store.find("train", failing.key)
+    made = materialize(stage, store).artifact
+    names = {file.relative_to(made.folder).as_posix() for file in made.folder.rglob("*") if file.is_file()}
+    assert names == {*made.record["files"], "record.json", "provenance.json"} and not (made.folder / ".work").exists()
+    for file in made.folder.rglob("*"):
+        if file.is_file():  # what pickle and torch.save write begins so
+            assert not file.read_bytes().startswith((b"\x80", b"PK\x03\x04")), f"{file.name} is a pickle"
 
 
 def test_train_writes_a_card_that_names_what_it_rests_on_and_renders_no_foreign_text(
