@@ -24,7 +24,12 @@ from tests.contract.source import ROOT, component_classes, qualified
 
 CONF = ROOT / "conf"
 FILES = sorted(file for file in CONF.glob("*/*.yaml") if file.parent.name != "experiment")
-EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.yaml"))
+EXPERIMENTS = sorted(
+    file
+    for file in (ROOT / "experiments").rglob("*.yaml")
+    # The paper's tables want files and models of their own: test_paper.py has stand-ins for them.
+    if file.relative_to(ROOT).parts[1] != "paper" or file.stem.startswith("table4_")
+)
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
 PLACES = {
     "selector": "selector@selector.response",
