@@ -13,7 +13,7 @@ from typing import Any
 from srecycle.errors import UserError
 from srecycle.progress import say
 from srecycle.report.html import write_report
-from srecycle.report.runs import Run, read_runs, similar
+from srecycle.report.runs import Run, read_runs, similar, untold
 from srecycle.report.screen import show_runs
 
 
@@ -30,8 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"srecycle-report: error: {' '.join(str(error).split())}")
         return 2
     show_runs(runs)
+    if not options.run_id and (left_out := untold(options.store.expanduser())):
+        say(f"left out, for they still go on or were killed: {', '.join(left_out[:3])}{_more(len(left_out) - 3)}")
     say(f"report: {path}")
     return 0
+
+
+def _more(count: int) -> str:
+    return f", and {count:,} more" if count > 0 else ""
 
 
 def _parser() -> argparse.ArgumentParser:

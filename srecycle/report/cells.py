@@ -8,12 +8,13 @@ from dataclasses import dataclass
 class Cell:
     """What a cell shows, and where it is a number the exact value and its standard error, to sort and to save.
 
-    `strong` sets it off; `about` is shown when it is pointed at.
+    `ends` are those of an interval. `strong` sets the cell off; `about` is shown when it is pointed at.
     """
 
     text: str
     value: float | None = None
     stderr: float | None = None
+    ends: tuple[float, float] | None = None
     strong: bool = False
     about: str = ""
 

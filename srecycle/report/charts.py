@@ -14,7 +14,7 @@ Anchor = Literal["start", "middle", "end"]
 WIDTH = 1120.0
 """The width of every chart, in pixels of its own box; the page scales it."""
 
-_LETTER = 6.7
+_LETTER = 6.9
 """About the width of a letter at the charts' font size."""
 
 
@@ -139,7 +139,7 @@ class Gutter:
     """The column of names left of a chart's rows: names are cut to fit, and shown whole when pointed at."""
 
     names: Sequence[str]
-    most: float = 250.0
+    most: float = 340.0
     width: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -153,9 +153,15 @@ class Gutter:
 
 
 def fitted(text: str, width: float) -> str:
-    """Cut a text to about this many pixels, with an ellipsis where something is missing."""
+    """Cut a text to about this many pixels, with an ellipsis where something is missing.
+
+    It is cut in its middle: names of runs begin alike, and end in what sets them apart.
+    """
     letters = max(int(width / _LETTER), 1)
-    return text if len(text) <= letters else text[: letters - 1].rstrip() + "…"
+    if len(text) <= letters:
+        return text
+    head = letters // 2
+    return f"{text[:head].rstrip()}…{text[len(text) - (letters - head - 1) :].lstrip()}"
 
 
 def _px(value: float) -> float:

@@ -131,9 +131,9 @@ def lower_is_better(name: str) -> bool:
 
 
 def best(found: Sequence[Entry], name: str) -> float | None:
-    """Return the best value of a figure over the finished runs, or None where fewer than two have it."""
+    """Return the best value of a figure over the finished runs, or None where it is the same in all that have it."""
     values = [entry.figures[name].value for entry in found if name in entry.figures and not entry.failed]
-    if len(values) < 2 or not all(math.isfinite(value) for value in values):
+    if len(set(values)) < 2 or not all(math.isfinite(value) for value in values):
         return None
     return min(values) if lower_is_better(name) else max(values)
 
@@ -181,7 +181,13 @@ def number(value: float) -> str:
 def spoken(name: str) -> str:
     """Write the name of a metric, a reason or a status in words."""
     named = re.sub(r"(?<![a-z])(r_)?ifd(?![a-z])", lambda match: "r-IFD" if match[1] else "IFD", name)
-    return named.replace("/", " ").replace("_", " ")
+    return named.replace("/", " ").replace("_", " ").replace(",", ", ")
+
+
+def cut(text: str, longest: int) -> str:
+    """Return the beginning of a text, and how much more there is."""
+    left = len(text) - longest
+    return text if left <= 0 else f"{text[:longest]}… ({left:,} more characters)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,10 +218,13 @@ def differences(runs: Sequence[Run]) -> list[Difference]:
 
 
 def _follows(name: str, written: Mapping[str, Sequence[str]]) -> bool:
-    parent, _, last = name.rpartition(".")
-    classes = set(written.get(f"{parent}.class", ()))
+    """Whether a setting comes and goes with the component that it belongs to, and is the same wherever it is."""
+    parts = name.split(".")
+    owners = (".".join(parts[:end]) for end in range(len(parts) - 1, 0, -1))
+    owner = next((owner for owner in owners if f"{owner}.class" in written), "")
+    classes = set(written.get(f"{owner}.class", ()))
     present = {value for value in written[name] if value}
-    return len(classes) > 1 and last != "class" and (last == "revision" or len(present) == 1)
+    return len(classes) > 1 and name != f"{owner}.class" and (parts[-1] == "revision" or len(present) == 1)
 
 
 def _shortened(name: str, values: Sequence[str]) -> list[str]:

@@ -30,7 +30,10 @@ from srecycle.report.tables import Values
 _BIN = 0.1
 """The width of a histogram's bin in nats (about a tenth of the score): the threshold at 1 falls between two bins."""
 
-_HEAD, _ROW, _FOOT, _GAP = 30.0, 78.0, 28.0, 44.0
+_HEAD, _TALL, _LOW, _FOOT, _GAP = 30.0, 78.0, 50.0, 28.0, 44.0
+_MANY_ROWS = 12
+"""With more runs than this, rows are low."""
+
 _NAMES = {"ifd": "IFD", "r_ifd": "r-IFD"}
 _BEFORE = Key(style="before", name="before: the original versions")
 _AFTER = Key(style="after", name="after: the rows kept to train on")
@@ -43,8 +46,9 @@ def distribution_chart(found: Mapping[str, Mapping[str, Distribution]]) -> Chart
         return None
     gutter = Gutter(names=list(found))
     width = (WIDTH - gutter.width - _GAP) / 2
-    bottom = _HEAD + _ROW * len(found)
-    marks = [gutter.name(name, _HEAD + place * _ROW + _ROW / 2 + 8) for place, name in enumerate(found)]
+    row = _TALL if len(found) <= _MANY_ROWS else _LOW
+    bottom = _HEAD + row * len(found)
+    marks = [gutter.name(name, _HEAD + place * row + row / 2 + 8) for place, name in enumerate(found)]
     for column, score in enumerate(_NAMES):
         shown = [_logarithms(one[score]) for one in found.values()]
         x = _score_scale(shown, gutter.width + column * (width + _GAP), width - 12)
@@ -52,16 +56,17 @@ def distribution_chart(found: Mapping[str, Mapping[str, Distribution]]) -> Chart
         for tick in (tick for tick in _ROUND if x.low <= math.log(tick) <= x.high):
             marks.append(line(x(math.log(tick)), _HEAD, x(math.log(tick)), bottom, "grid"))
             marks.append(label(x(math.log(tick)), bottom + 16, f"{tick:g}", "label tick", "middle"))
-        peak = max(_shares(values, x).max() for one in shown for values in (one.before, one.after))
         for place, one in enumerate(shown):
-            y = Scale(low=0, high=float(peak) or 1.0, start=_HEAD + (place + 1) * _ROW, length=16 - _ROW)
+            peak = max(_shares(values, x).max() for values in (one.before, one.after))
+            y = Scale(low=0, high=float(peak) or 1.0, start=_HEAD + (place + 1) * row, length=16 - row)
             marks += _histograms(one, x, y)
         marks.append(line(x(0.0), _HEAD - 6, x(0.0), bottom, "threshold"))
     return Chart(
         name="distributions",
         title="IFD and r-IFD before and after",
         caption="Shares of rows by score, on a logarithmic axis; the first and the last bin also count what lies "
-        "beyond. Short ticks are medians; the dashed line is the threshold at 1.",
+        "beyond, and a row is as high as its own highest bin. Short ticks are medians; the dashed line is the "
+        "threshold at 1.",
         height=bottom + _FOOT,
         marks=marks,
         legends=[Legend(keys=[_BEFORE, _AFTER])],
@@ -118,28 +123,30 @@ _PLOT = 300.0
 NAME_ROW = 17.0
 """The height of a name beside a chart."""
 
+MOST_NAMED = 24
+"""With more than this, names beside a chart would hide more than they tell."""
+
 
 def curve_chart(found: Mapping[str, Curve]) -> Chart | None:
     """Return the training losses, a line a run, named at its end."""
     if not found:
         return None
     thinned = {name: _thinned(one) for name, one in found.items()}
-    names = Gutter(names=list(found), most=270.0)
+    named = len(found) <= MOST_NAMED
+    names = Gutter(names=list(found)).width if named else 0.0
     losses = np.concatenate([one.losses for one in thinned.values()])
     room = float(losses.max() - losses.min()) * 0.05 or 0.5
     last = max(float(one.steps.max()) for one in found.values())
-    x = Scale(low=0, high=max(last, 1.0), start=52, length=WIDTH - 62 - names.width)
+    x = Scale(low=0, high=max(last, 1.0), start=52, length=WIDTH - 62 - names)
     y = Scale(low=float(losses.min()) - room, high=float(losses.max()) + room, start=_HEAD + _PLOT, length=-_PLOT)
-    marks = [*_curve_axes(x, y), *_named_lines(thinned, x, y, names.width)]
-    averaged = (
-        " Neighbouring steps are averaged." if any(len(one.steps) > _MOST_POINTS for one in found.values()) else ""
-    )
+    marks = [*_curve_axes(x, y), *_lines(thinned, x, y), *(_line_names(thinned, x, y, names) if named else ())]
+    averaged = " Neighbouring steps are averaged." * any(len(one.steps) > _MOST_POINTS for one in found.values())
     return Chart(
         name="curves",
         title="Training curves",
         caption="Mean loss (nats per token) on the run's own training set, by step: levels of different sets are not "
-        "comparable, shapes are." + averaged,
-        height=_HEAD + max(_PLOT, NAME_ROW * len(found)) + _FOOT + 8,
+        f"comparable, shapes are.{averaged}{'' if named else ' Point at a line for its run.'}",
+        height=_HEAD + max(_PLOT, NAME_ROW * len(found) if named else 0.0) + _FOOT + 8,
         marks=marks,
     )
 
@@ -164,8 +171,21 @@ def _curve_axes(x: Scale, y: Scale) -> list[Mark]:
     return marks
 
 
-def _named_lines(found: Mapping[str, Curve], x: Scale, y: Scale, width: float) -> list[Mark]:
-    """Return the lines, and their names at the right, in the order of the lines' ends and apart from each other."""
+def _lines(found: Mapping[str, Curve], x: Scale, y: Scale) -> list[Mark]:
+    """Return the lines, with a dot at their ends."""
+    marks = []
+    for place, (name, one) in enumerate(found.items()):
+        points = [
+            Point(x=x(step), y=y(loss)) for step, loss in zip(one.steps.tolist(), one.losses.tolist(), strict=True)
+        ]
+        if len(points) > 1:
+            marks.append(path(points, f"curve series-{place % SERIES}", title=_ends(name, one)))
+        marks.append(dot(points[-1].x, points[-1].y, 2.5, f"series-{place % SERIES}", title=_ends(name, one)))
+    return marks
+
+
+def _line_names(found: Mapping[str, Curve], x: Scale, y: Scale, width: float) -> list[Mark]:
+    """Return the lines' names at the right, in the order of the lines' ends and apart from each other."""
     style = {name: f"series-{place % SERIES}" for place, name in enumerate(found)}
     ordered = sorted(found, key=lambda name: (-float(found[name].losses[-1]), name))
     bottom = max(y.start, _HEAD + NAME_ROW * len(found))
@@ -174,17 +194,14 @@ def _named_lines(found: Mapping[str, Curve], x: Scale, y: Scale, width: float) -
     marks = []
     for name, place in zip(ordered, places, strict=True):
         one = found[name]
-        points = [
-            Point(x=x(step), y=y(loss)) for step, loss in zip(one.steps.tolist(), one.losses.tolist(), strict=True)
-        ]
-        said = f"{name}: {one.losses[0]:.3f} to {one.losses[-1]:.3f}"
-        end = points[-1]
-        if len(points) > 1:
-            marks.append(path(points, f"curve {style[name]}", title=said))
-        marks.append(dot(end.x, end.y, 2.5, style[name], title=said))
+        end = Point(x=x(float(one.steps[-1])), y=y(float(one.losses[-1])))
         marks.append(line(end.x + 4, end.y, column - 5, place, f"leader {style[name]}"))
-        marks.append(label(column, place + 4, fitted(name, width - 24), "label", title=said))
+        marks.append(label(column, place + 4, fitted(name, width - 24), "label", title=_ends(name, one)))
     return marks
+
+
+def _ends(name: str, one: Curve) -> str:
+    return f"{name}: {one.losses[0]:.3f} to {one.losses[-1]:.3f}"
 
 
 def apart(wanted: Sequence[float], bottom: float) -> list[float]:

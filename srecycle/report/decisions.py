@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from srecycle.report.comparison import cut
 from srecycle.report.runs import Run
 from srecycle.report.tables import SCORING, lines_of, of, scored, table
 from srecycle.report.worddiff import Piece, word_diff
@@ -149,7 +150,7 @@ def _case(line: Mapping[str, Any], versions: Mapping[str, Shown], choices: Seque
     return Case(
         id=line["id"],
         position=line["position"],
-        label=_cut(line["label"], longest),
+        label=cut(line["label"], longest),
         taken=line["version"],
         kept=line["kept"],
         reason=line["reason"],
@@ -182,7 +183,7 @@ def _versions(run: Run, ids: pa.Array, longest: int) -> dict[str, dict[str, Show
             version=line["version"],
             status=line["status"],
             **_cut_texts(line, longest),
-            critique=_cut(line["critique"], longest),
+            critique=cut(line["critique"], longest),
             ifd=score.get("ifd"),
             r_ifd=score.get("r_ifd"),
             tokens=_tokens(tokens.get(key, {})),
@@ -246,9 +247,4 @@ def _or_none(value: float) -> float | None:
 
 
 def _cut_texts(line: Mapping[str, Any], longest: int) -> dict[str, Any]:
-    return {name: _cut(line[name], longest) for name in _TEXTS}
-
-
-def _cut(text: str, longest: int) -> str:
-    left = len(text) - longest
-    return text if left <= 0 else f"{text[:longest]}… ({left:,} more characters)"
+    return {name: cut(line[name], longest) for name in _TEXTS}

@@ -1,7 +1,8 @@
 """What the section of one run shows: its stages and counts, its metrics, its own settings, and the decision browser."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 from markupsafe import Markup
@@ -17,8 +18,14 @@ _MOST_CASES, _ALL_CASES = 20, 240
 _MOST_LETTERS = 1_600_000
 """How much of the page sampled rows may take, in characters of HTML."""
 
+_MOST_LISTED = 1_200_000
+"""And how much all runs' lists of their metrics and own settings, in characters of HTML."""
+
+_MARKUP = 90
+"""About how many characters a line of settings takes besides its text."""
+
 _MANY = 60
-"""With more runs than this, stages are told in a line and counts stand among the metrics only."""
+"""With more runs than this, stages are told in a line, counts stand among the metrics only, and tokens are fewer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,44 +39,53 @@ class Tally:
 
 @dataclass(frozen=True, kw_only=True)
 class Details:
-    """What the section of one run shows. `cases` are HTML; `left_out` says that there was no room for any."""
+    """What the section of one run shows. `cases` are HTML; `left_out` says that there was no room for any.
+
+    `heat` says whether any of them has the losses of its tokens; `more_settings` are settings that had no room.
+    """
 
     entry: Entry
     tallies: Sequence[Tally]
     cases: Sequence[Markup]
     left_out: bool
+    heat: bool
     outcomes: Sequence[str]
     reasons: Sequence[str]
     config: Sequence[tuple[str, str]]
+    more_settings: int
     metrics: str
+    more_metrics: int
     brief: bool
 
 
 def details(found: Sequence[Entry], written: Callable[[Case], Markup]) -> Iterator[Details]:
     """Yield the details of every run. `written` makes a case into HTML: its length says how many there is room for."""
     runs = len(found)
-    room, share = _MOST_LETTERS, _MOST_LETTERS // max(runs, 1)
+    room, share, listed = _MOST_LETTERS, _MOST_LETTERS // max(runs, 1), _MOST_LISTED // max(runs, 1)
     common = dict(shared_settings([entry.run for entry in found]))
     most, longest = max(2, min(_MOST_CASES, _ALL_CASES // max(runs, 1))), max(300, min(LONGEST, 80_000 // max(runs, 1)))
     for entry in found:
         sampled = cases(entry.run, most, longest=longest) if room > 0 else []
-        shown, html = list[Case](), list[Markup]()
-        for case in sampled:
-            one = written(case)
-            if html and sum(map(len, html)) + len(one) > share:
-                break
-            shown.append(case)
-            html.append(one)
+        sampled = [_lighter(case) for case in sampled] if runs > _MANY else sampled
+        html = _fitting(map(written, sampled), share)
+        shown = sampled[: len(html)]
         room -= sum(map(len, html))
+        own = [(name, value) for name, value in _settings(entry.run).items() if name not in common]
+        config = _listed(own, [_MARKUP + len(name) + len(value) for name, value in own], listed // 2)
+        lines = [f"{name}  {_written(value)}" for name, value in sorted(entry.run.metrics.items())]
+        metrics = _listed(lines, [1 + len(line) for line in lines], listed // 2)
         yield Details(
             entry=entry,
             tallies=list(_tallies(entry.run)) if runs <= _MANY else [],
             cases=html,
             left_out=room <= 0 and not sampled,
+            heat=any(version.tokens for case in shown for version in case.versions),
             outcomes=list(dict.fromkeys(case.outcome for case in shown)),
             reasons=list(dict.fromkeys(reason for case in shown for reason in case.reasons)),
-            config=[(name, value) for name, value in _settings(entry.run).items() if name not in common],
-            metrics="\n".join(f"{name}  {_written(value)}" for name, value in sorted(entry.run.metrics.items())),
+            config=config,
+            more_settings=len(own) - len(config),
+            metrics="\n".join(metrics),
+            more_metrics=len(lines) - len(metrics),
             brief=runs > _MANY,
         )
 
@@ -111,6 +127,27 @@ def _tallies(run: Run) -> Iterator[Tally]:
             ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
             total = max(int(run.metrics.get("assemble/rows", 0)), sum(counts.values()))
             yield Tally(title=title, counts=ordered, total=total)
+
+
+def _lighter(case: Case) -> Case:
+    """Leave the tokens to the original and to what was taken: they are most of a page's elements."""
+    versions = [one if one.taken or one.version == "original" else replace(one, tokens=()) for one in case.versions]
+    return replace(case, versions=versions)
+
+
+def _fitting(written: Iterable[Markup], room: int) -> list[Markup]:
+    """Return the first ones, as many as there is room for, and one in any case."""
+    fitting = list[Markup]()
+    for one in written:
+        if fitting and sum(map(len, fitting)) + len(one) > room:
+            break
+        fitting.append(one)
+    return fitting
+
+
+def _listed(lines: Sequence[Any], sizes: Sequence[int], room: int) -> list[Any]:
+    """Return the first lines, as many as there is room for."""
+    return [line for line, taken in zip(lines, accumulate(sizes), strict=True) if taken <= room]
 
 
 def _written(value: Any) -> str:

@@ -6,7 +6,7 @@
     runs = store.runs("thresholds")            # of a group (a sweep), or all
     frame = runs.frame()                       # a line a run: settings that differ, and every metric
     runs["selective"].decisions()              # a run by its name or id, and one of its tables
-    SVG(runs.figures()["sweep-keep.ifd_max.maximum"])
+    runs.figures()["surface"]                  # shown as a picture; as text it is SVG that stands alone
 
 Everything is read when it is asked for and nothing is written. Tables are pandas' data frames.
 """
@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from srecycle.config import flattened
 from srecycle.errors import UserError
-from srecycle.report.comparison import entries
+from srecycle.report.cells import Grid
+from srecycle.report.comparison import differences, entries
 from srecycle.report.drawing import svg
 from srecycle.report.items import items
 from srecycle.report.runs import Run, read_runs, similar
@@ -58,7 +59,7 @@ class RunStore:
         return sorted({run.group for run in read_runs(self.root)} - {""})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Runs:
     """Some runs, oldest first."""
 
@@ -72,28 +73,41 @@ class Runs:
         """Yield the runs."""
         return (RunTables(run=run) for run in self.runs)
 
-    def __getitem__(self, name: str) -> "RunTables":
-        """Return a run by its id, its label or its name (the newest of that name). Raises UserError for no such run."""
+    def __getitem__(self, name: str | int) -> "RunTables":
+        """Return a run by its place, its id, its label or its name (the newest of that name).
+
+        Raises UserError for no such run, IndexError for no such place.
+        """
+        if isinstance(name, int):
+            return RunTables(run=self.runs[name])
         known = {run.name: run for run in self.runs} | {entry.label: entry.run for entry in self._entries}
         known |= {run.id: run for run in self.runs}
         if name not in known:
             raise UserError(f"there is no run {name}{similar(name, known)}")
         return RunTables(run=known[name])
 
-    def frame(self, *, settings: bool = False) -> "pd.DataFrame":
-        """Return a line a run: label, group, status, seconds, the settings in which they differ, and every metric.
+    def __repr__(self) -> str:
+        """Return a line a run: its id, its status and its label."""
+        return "\n".join(f"{one.run.id}  {one.run.status:11}  {one.label}" for one in self._entries) or "no runs"
 
-        With `settings` it has all of them. A setting's column is named `cfg.FIELD`; what a run lacks is missing.
+    def frame(self, *, settings: bool = False) -> "pd.DataFrame":
+        """Return a line a run: label, group, status, seconds, what sets them apart, and every metric.
+
+        What was chosen differently stands under `choice.GROUP`, settings that the report shows as differing under
+        `cfg.FIELD`; with `settings` all of them do. What a run lacks is missing.
         """
         import pandas as pd
 
         flat = [flattened(dict(run.config)) for run in self.runs]
-        fields = sorted({name for one in flat for name in one})
-        shown = [name for name in fields if settings or len({repr(one.get(name)) for one in flat}) > 1]
+        every = sorted({name for one in flat for name in one})
+        shown = every if settings else [one.field for one in differences(self.runs)] if flat else []
+        chosen = sorted({name for run in self.runs for name in run.choices})
+        differing = [name for name in chosen if len({run.choices.get(name) for run in self.runs}) > 1]
         lines = [
             {
                 **{"id": entry.run.id, "run": entry.label, "group": entry.run.group, "status": entry.run.status},
                 "seconds": entry.run.seconds,
+                **{f"choice.{name.rpartition('@')[2]}": entry.run.choices.get(name) for name in differing},
                 **{f"cfg.{name}": one.get(name) for name in shown},
                 **entry.run.metrics,
             }
@@ -101,22 +115,16 @@ class Runs:
         ]
         return pd.DataFrame(lines).set_index("id") if lines else pd.DataFrame()
 
-    def figures(self) -> dict[str, str]:
-        """Return the report's figures as SVG text, by name: what these runs do not span is left out."""
-        return {chart.name: svg(chart) for section in sections(self._entries) for chart in section.charts}
+    def figures(self) -> dict[str, "Figure"]:
+        """Return the report's figures, by name: what these runs do not span is left out."""
+        return {chart.name: Figure(svg(chart)) for section in sections(self._entries) for chart in section.charts}
 
     def comparisons(self, *, paper: bool = False) -> dict[str, "pd.DataFrame"]:
-        """Return the report's tables by name: paired differences between the runs, and with `paper` the paper's."""
-        import pandas as pd
+        """Return the report's tables by name: paired differences between the runs, and with `paper` the paper's.
 
-        return {
-            grid.name: pd.DataFrame(
-                [[cell.text if cell.value is None else cell.value for cell in row] for row in grid.rows],
-                columns=list(grid.heads),
-            )
-            for section in sections(self._entries, paper=paper)
-            for grid in section.grids
-        }
+        An interval has a column for each end; what is no number in a column of numbers is missing.
+        """
+        return {grid.name: _framed(grid) for section in sections(self._entries, paper=paper) for grid in section.grids}
 
     def html(self, path: Path | str, *, paper: bool = False) -> Path:
         """Write their report, and return its path."""
@@ -129,11 +137,39 @@ class Runs:
         return entries(self.runs)
 
 
-@dataclass(frozen=True, kw_only=True)
+def _framed(grid: Grid) -> "pd.DataFrame":
+    import pandas as pd
+
+    columns: dict[str, list[str | float | None]] = {}
+    for head, cells in zip(grid.heads, zip(*grid.rows, strict=True), strict=True):
+        if any(cell.ends for cell in cells):
+            for place, end in enumerate(("low", "high")):
+                columns[f"{head} {end}"] = [cell.ends[place] if cell.ends else None for cell in cells]
+        elif any(cell.value is not None for cell in cells):
+            columns[head] = [cell.value for cell in cells]
+        else:
+            columns[head] = [cell.text for cell in cells]
+    return pd.DataFrame(columns)
+
+
+class Figure(str):
+    """A figure's SVG text, which a notebook shows as a picture."""
+
+    __slots__ = ()
+
+    def _repr_svg_(self) -> str:
+        return str(self)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class RunTables:
     """A run and its tables. Those of a stage that it doesn't have are empty."""
 
     run: Run
+
+    def __repr__(self) -> str:
+        """Return its id and its status, and which stages stand."""
+        return f"{self.run.id}  {self.run.status}: {', '.join(str(stage['label']) for stage in self.run.stages)}"
 
     @property
     def metrics(self) -> Mapping[str, Any]:

@@ -13,20 +13,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from srecycle import __version__
 from srecycle.errors import UserError
-from srecycle.report.comparison import entries, finding, number, spoken
+from srecycle.report.comparison import entries, finding
 from srecycle.report.decisions import Case
 from srecycle.report.details import details, shared_settings
 from srecycle.report.overview import overview
 from srecycle.report.runs import Run
 from srecycle.report.sections import sections
 from srecycle.report.tables import forget
+from srecycle.report.templating import TEMPLATES, templates
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _SCRIPTS = ("report.js", "saving.js", "browser.js")
 
 
@@ -73,36 +72,12 @@ def _case(browser: Any, one: Case) -> Markup:
 
 def _own() -> dict[str, str]:
     """Return the page's own style and script, and the digest by which its policy knows the script."""
-    script = "\n".join((_TEMPLATES / name).read_text(encoding="utf-8") for name in _SCRIPTS)
+    script = "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in _SCRIPTS)
     return {
-        "style": Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        "style": Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
         "script": Markup(script),
         "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
-
-
-def templates() -> Environment:
-    """Return the environment of the report's templates: it escapes, and makes what is hidden visible."""
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_visible,
-    )
-    environment.filters.update(number=number, spoken=spoken, share=lambda value: f"{value:.1%}")
-    return environment
-
-
-_HIDDEN = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"} | {0x7F: "\u2421"}
-_TURNING = {code: f"[U+{code:04X}]" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
-_TRANSLATED = {**_HIDDEN, **_TURNING}
-
-
-def _visible(value: Any) -> Any:
-    """Make control characters visible, and those that turn the direction of the text around them harmless."""
-    return value.translate(_TRANSLATED) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _title(runs: Sequence[Run]) -> str:

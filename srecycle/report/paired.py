@@ -126,7 +126,7 @@ def _clear(change: Means) -> bool:
 
 def _interval(one: Means, *, signed: bool = False) -> Cell:
     low, high = (f"{value:+.3f}" if signed else f"{value:.3f}" for value in one.interval)
-    return word(f"{low} to {high}")
+    return Cell(text=f"{low} to {high}", ends=one.interval)
 
 
 def _square(measure: Measure, runs: Mapping[str, Tasks]) -> Grid | None:

@@ -1,4 +1,4 @@
-"""Figures over runs: cost against quality, curves over swept settings, and teachers by students.
+"""Figures over runs: cost against quality, and curves over swept settings.
 
 Pure functions from entries to charts; each returns none where the runs do not span what it shows. Quality is the first
 figure of the comparison.
@@ -21,17 +21,16 @@ from srecycle.report.charts import (
     label,
     line,
     path,
-    rect,
     scale_over,
 )
-from srecycle.report.comparison import Difference, Entry, compared, differences, number, plain, spoken
-from srecycle.report.curves import NAME_ROW, apart
+from srecycle.report.comparison import Entry, compared, lower_is_better, plain, spoken
+from srecycle.report.curves import MOST_NAMED, NAME_ROW, apart
 from srecycle.report.figures import SERIES
-from srecycle.report.runs import Figure, brief
+from srecycle.report.runs import Figure
+from srecycle.report.swept import Swept, sides, swept
 
 _HEAD, _PLOT, _FOOT = 30.0, 300.0, 50.0
 _MOST_CURVES = 4
-_UNSWEPT = ("seed", "revision")
 
 
 def cost_chart(found: Sequence[Entry]) -> Chart | None:
@@ -49,15 +48,27 @@ def cost_chart(found: Sequence[Entry]) -> Chart | None:
         return None
     what = "the teacher's replies, $" if priced else "requests to the teacher"
     x, y = _axes([point.x for point in points], [point.figure for point in points], 330.0)
-    marks = [*_frame(x, y, what, spoken(name)), *_spots(points, x, y, "series-0"), *_names(points, x, y, what)]
+    named = points if len(points) <= MOST_NAMED else _unbeaten(points, lower=lower_is_better(name))
+    marks = [*_frame(x, y, what, spoken(name)), *_spots(points, x, y, "series-0"), *_names(named, x, y, what)]
+    beaten = "" if named is points else " Named are those that no other run beats at the same cost or less."
     return Chart(
         name="cost",
         title="Cost against quality",
         caption="What the replies cost that a run rests on, whoever paid for them, and its first figure with one "
-        "standard error to each side.",
-        height=_HEAD + max(_PLOT, NAME_ROW * len(points)) + _FOOT,
+        f"standard error to each side.{beaten}",
+        height=_HEAD + max(_PLOT, NAME_ROW * len(named)) + _FOOT,
         marks=marks,
     )
+
+
+def _unbeaten(points: Sequence["_Spot"], *, lower: bool) -> list["_Spot"]:
+    """Return the points, by cost, of which each is better than all that cost the same or less."""
+    sign = 1.0 if lower else -1.0
+    found: list[_Spot] = []
+    for one in sorted(points, key=lambda one: (one.x, sign * one.figure.value)):
+        if not found or sign * one.figure.value < sign * found[-1].figure.value:
+            found.append(one)
+    return found
 
 
 def _names(points: Sequence["_Spot"], x: Scale, y: Scale, what: str) -> list[Mark]:
@@ -75,21 +86,7 @@ def _names(points: Sequence["_Spot"], x: Scale, y: Scale, what: str) -> list[Mar
 def sweep_charts(found: Sequence[Entry]) -> list[Chart]:
     """Return a chart a swept number, of at least three values: the first figure and the share of rows kept by it."""
     known = [entry for entry in found if not entry.failed]
-    fields = differences([entry.run for entry in known]) if known else []
-    swept = [one for one in fields if _numbers(one) and one.field.rpartition(".")[2] not in _UNSWEPT]
-    return [chart for one in swept[:_MOST_CURVES] if (chart := _sweep(known, one, fields))]
-
-
-def _numbers(field: Difference) -> bool:
-    values = {value for value in field.values if value}
-    return len(values) >= 3 and all(_is_number(value) for value in values)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
+    return [chart for one in swept(known, least=3)[:_MOST_CURVES] if (chart := _sweep(known, one))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,20 +96,23 @@ class _Spot:
     name: str
 
 
-def _sweep(known: Sequence[Entry], swept: Difference, fields: Sequence[Difference]) -> Chart | None:
+def _sweep(known: Sequence[Entry], across: Swept) -> Chart | None:
     """Return the curves over one setting: a curve for every combination of the others, seeds averaged."""
-    others = [one for one in fields if one is not swept and one.field.rpartition(".")[2] not in _UNSWEPT]
-    curves: dict[str, list[tuple[float, Entry]]] = {}
-    for place, entry in enumerate(known):
-        if swept.values[place]:
-            told = ", ".join(f"{one.field}={one.values[place]}" for one in others if one.values[place])
-            curves.setdefault(told, []).append((float(swept.values[place]), entry))
-    curves = {told: few for told, few in curves.items() if len({x for x, _ in few}) > 1}
+    tried = [(x, entry) for entry, x in zip(known, across.values, strict=True) if x is not None]
+    several = [few for few in _apart(tried, across.field).values() if len({x for x, _ in few}) > 1]
+    curves = _apart([one for few in several for one in few], across.field)  # told apart from what is drawn only
     name = next(iter(compared(known)), None)
     panels = [panel for panel in (_quality(curves, name), _kept(curves)) if panel]
     if not panels:
         return None
-    return _panels(swept.field, panels)
+    return _panels(across.field, panels)
+
+
+def _apart(tried: Sequence[tuple[float, Entry]], field: str) -> dict[str, list[tuple[float, Entry]]]:
+    found: dict[str, list[tuple[float, Entry]]] = {}
+    for side, one in zip(sides([entry for _, entry in tried], {field}), tried, strict=True):
+        found.setdefault(side, []).append(one)
+    return found
 
 
 _Curves = Mapping[str, Sequence[_Spot]]
@@ -148,22 +148,24 @@ def _averaged(values: Sequence[tuple[float, Figure]]) -> list[_Spot]:
 
 
 def _panels(field: str, panels: Sequence[tuple[str, _Curves]]) -> Chart:
-    names = list(dict.fromkeys(told for _, curves in panels for told, spots in curves.items() if spots))
+    every = dict.fromkeys(told for _, curves in panels for told, spots in curves.items() if spots)
+    names = _highest(list(every), panels[0][1])
     width = (WIDTH - 60 * (len(panels) - 1)) / len(panels)
     marks: list[Mark] = []
     for place, (title, curves) in enumerate(panels):
-        every = [spot for told in names[:SERIES] for spot in curves.get(told, ())]
-        x, y = _axes([one.x for one in every], [one.figure for one in every], WIDTH - width)
+        shown = [spot for told in names for spot in curves.get(told, ())]
+        x, y = _axes([one.x for one in shown], [one.figure for one in shown], WIDTH - width)
         x = replace(x, start=x.start + place * (width + 60))
         marks += _frame(x, y, field, title)
-        for series, told in enumerate(names[:SERIES]):
+        for series, told in enumerate(names):
             spots = curves.get(told, ())
             if len(spots) > 1:
                 points = [Point(x=x(one.x), y=y(one.figure.value)) for one in spots]
                 marks.append(path(points, f"curve series-{series}", title=told))
             marks += _spots(spots, x, y, f"series-{series}")
-    more = f" {len(names) - SERIES} more combinations are not drawn." if len(names) > SERIES else ""
-    keys = [Key(style=f"series-{series}", name=told) for series, told in enumerate(names[:SERIES]) if told]
+    left = len(every) - len(names)
+    more = f" Drawn are the {SERIES} combinations that reach highest; {left} more are not." if left else ""
+    keys = [Key(style=f"series-{series}", name=told) for series, told in enumerate(names) if told]
     return Chart(
         name=f"sweep-{field}",
         title=f"By {field}",
@@ -172,6 +174,13 @@ def _panels(field: str, panels: Sequence[tuple[str, _Curves]]) -> Chart:
         marks=marks,
         legends=[Legend(keys=keys)] if keys else [],
     )
+
+
+def _highest(names: Sequence[str], curves: _Curves) -> list[str]:
+    """Return the curves that reach highest, as many as can be told apart, in their order."""
+    reached = {told: max((spot.figure.value for spot in curves.get(told, ())), default=-math.inf) for told in names}
+    best = sorted(names, key=lambda told: -reached[told])[:SERIES]
+    return [told for told in names if told in best]
 
 
 def _axes(across: Sequence[float], figures: Sequence[Figure], room: float) -> tuple[Scale, Scale]:
@@ -207,45 +216,3 @@ def _spots(points: Sequence[_Spot], x: Scale, y: Scale, style: str) -> list[Mark
 
 def _told(point: _Spot, what: str) -> str:
     return f"{point.name}: {plain(point.figure)}; {what}: {point.x:,g}"
-
-
-def pairing_chart(found: Sequence[Entry]) -> Chart | None:
-    """Return the heat map of the first figure by teacher and student, where the runs have two of each at least."""
-    name = next(iter(compared(found)), None)
-    cells: dict[tuple[str, str], list[float]] = {}
-    for entry in found:
-        if name and name in entry.figures and not entry.failed:
-            cells.setdefault((_part(entry, "teacher"), _part(entry, "student")), []).append(entry.figures[name].value)
-    teachers, students = (sorted({pair[place] for pair in cells}) for place in (0, 1))
-    if name is None or min(len(teachers), len(students)) < 2:
-        return None
-    means = {pair: sum(values) / len(values) for pair, values in cells.items()}
-    left, row = 240.0, 34.0
-    width = min((WIDTH - left) / len(students), 170.0)
-    depth = scale_over(list(means.values()), 0.05, 0.9, margin=0.0)
-    marks = []
-    for (teacher, student), value in means.items():
-        x, y = left + students.index(student) * width, _HEAD + teachers.index(teacher) * row
-        told = f"{teacher}, {student}: {number(value)}, {len(cells[teacher, student])} runs"
-        box = rect(x, y, width - 2, row - 2, "cell", title=told)
-        marks.append(replace(box, geometry={**box.geometry, "fill-opacity": round(depth(value), 3)}))
-        style = "label on-cell" if depth(value) > 0.5 else "label"
-        marks.append(label(x + width / 2, y + row / 2 + 4, number(value), style, "middle", title=told))
-    for place, teacher in enumerate(teachers):
-        at = _HEAD + (place + 0.5) * row + 4
-        marks.append(label(left - 12, at, fitted(teacher, left - 14), "label", "end", title=teacher))
-    for place, student in enumerate(students):
-        marks.append(label(left + (place + 0.5) * width, 18, fitted(student, width), "label", "middle", title=student))
-    return Chart(
-        name="pairings",
-        title=f"Teachers and students: {spoken(name)}",
-        caption="Teachers down, students across; the mean of the runs of each pair, the darker the higher.",
-        height=_HEAD + row * len(teachers) + 12,
-        marks=marks,
-    )
-
-
-def _part(entry: Entry, part: str) -> str:
-    """Return which teacher or student a run has: the choice, and what was overridden of it."""
-    own = [brief(one) for one in entry.run.overrides if one.startswith(f"{part}.") and ".device=" not in one]
-    return " ".join([entry.run.choices.get(part, part), *own])

@@ -56,17 +56,22 @@ def show_plan(stages: Sequence["PlannedStage"]) -> None:
         table.add_row(stage.label, stage.key[:12], stage.how, escape("\n".join(_differences(stage.changed))))
     console = _console()
     console.print(table)
-    if quotes := [stage.quote for stage in stages if stage.quote is not None]:
-        console.print(_bill(quotes))
+    bills: dict[str, list[Quote]] = {}
+    for stage in stages:
+        if stage.quote is not None:
+            who = f"The judge of {stage.label}" if stage.stage == "evaluate" else "The teacher"
+            bills.setdefault(who, []).append(stage.quote)
+    for who, quotes in bills.items():
+        console.print(_bill(who, quotes), markup=False)
 
 
-def _bill(quotes: Sequence["Quote"]) -> str:
-    """Word what reflecting would cost, and on what that estimate rests."""
+def _bill(who: str, quotes: Sequence["Quote"]) -> str:
+    """Word what asking the teacher, or a judge, would cost, and on what that estimate rests."""
     calls, found = sum(one.calls for one in quotes), sum(one.found for one in quotes)
     if not calls:
-        return f"The teacher would be asked {found:,} times, none of which is paid for now."
+        return f"{who} would be asked {found:,} times, none of which is paid for now."
     words = [
-        f"The teacher would be sent {calls:,} paid requests ({found:,} more cost nothing): about "
+        f"{who} would be sent {calls:,} paid requests ({found:,} more cost nothing): about "
         f"{sum(one.input_tokens for one in quotes):,} tokens in and {sum(one.output_tokens for one in quotes):,} out, "
         f"about ${sum(one.usd for one in quotes):,.2f} at the configured prices, and "
         f"{sum(one.minutes for one in quotes):,.0f} minutes."
@@ -77,9 +82,9 @@ def _bill(quotes: Sequence["Quote"]) -> str:
             f"${sum(one.usd_at_most for one in quotes):,.2f} in all."
         )
     if estimated := sum(one.estimated for one in quotes):
-        words.append(f"{estimated:,} requests are still to be written, and taken to be as long as the originals.")
+        words.append(f"{estimated:,} requests show texts that are still to be written, taken to be of a usual length.")
     if assumed := dict.fromkeys(prior for one in quotes for prior in one.assumed):
-        words.append(f"Assumed, since the ledger holds nothing of this teacher: {', '.join(assumed)}.")
+        words.append(f"Assumed, since the ledger holds nothing of it: {', '.join(assumed)}.")
     return " ".join(words)
 
 
@@ -104,7 +109,8 @@ def _shown(runs: Sequence[Run]) -> list[str]:
     for run in runs:
         found |= evaluations(run)
     shown = [name for name, figure in found.items() if figure.stderr is not None or name.endswith("_share")]
-    return sorted(shown, key=lambda name: (not name.endswith("/mean"), name.endswith("_share")))
+    # The whole comes before its parts: values of a column, probes.
+    return sorted(shown, key=lambda name: (not name.endswith("/mean"), name.endswith("_share"), name.count("/")))
 
 
 def _short(name: str, names: Sequence[str]) -> str:

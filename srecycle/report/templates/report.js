@@ -5,7 +5,7 @@
 
   const value = (row, column) => {
     const cell = row.children[column];
-    const raw = cell.dataset.value ?? cell.textContent.trim();
+    const raw = cell.dataset.value ?? cell.dataset.low ?? cell.textContent.trim();
     return raw === "" ? null : Number.isNaN(Number(raw)) ? raw : Number(raw);
   };
 

@@ -19,13 +19,18 @@
     const safe = /^[=+\-@\t\r]/.test(text) && Number.isNaN(Number(text)) ? `'${text}` : text;
     return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   };
+  // A value with its standard error, and an interval, take two columns.
+  const parts = (cells, head) => {
+    const holds = (name) => cells.some((cell) => name in (cell?.dataset ?? {}));
+    if (holds("stderr")) return [[head, exact], [`${head} stderr`, (cell) => cell.dataset.stderr ?? ""]];
+    if (holds("low")) return [[`${head} low`, (cell) => cell.dataset.low ?? ""], [`${head} high`, (cell) => cell.dataset.high ?? ""]];
+    return [[head, exact]];
+  };
   const csv = (table) => {
     const lines = body(table);
-    const erring = heads(table).map((_, place) => lines.some((cells) => "stderr" in (cells[place]?.dataset ?? {})));
-    const wide = (one, other) => (value, place) => (erring[place] ? [one(value, place), other(value, place)] : [one(value, place)]);
-    const head = heads(table).flatMap(wide((name) => name, (name) => `${name} stderr`));
-    const rows = lines.map((cells) => cells.flatMap(wide(exact, (cell) => cell.dataset.stderr ?? "")));
-    return [head, ...rows].map((row) => row.map(quoted).join(",")).join("\r\n") + "\r\n";
+    const columns = heads(table).map((head, place) => parts(lines.map((cells) => cells[place]), head));
+    const rows = lines.map((cells) => cells.flatMap((cell, place) => columns[place].map(([, write]) => write(cell))));
+    return [columns.flatMap((some) => some.map(([head]) => head)), ...rows].map((row) => row.map(quoted).join(",")).join("\r\n") + "\r\n";
   };
 
   const meanings = {

@@ -2,9 +2,6 @@
 
 import json
 import math
-import re
-import shutil
-import subprocess
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
@@ -26,6 +23,7 @@ from srecycle.rows import (
 )
 from srecycle.store import Store, write_table
 from srecycle.trainer.base import CURVE_SCHEMA
+from tests.chromium import chromium
 
 STAGES = (
     *("source", "reflect_instruction", "reflect_response", "likelihoods"),
@@ -212,54 +210,8 @@ def page(tmp_path):
     return written
 
 
-_FINISH = """
-const finish = (found) => {
-  const place = document.createElement("pre");
-  place.id = "found"; place.textContent = JSON.stringify(found); document.body.append(place);
-};
-addEventListener("error", (event) => finish({ error: event.message }));
-"""
-
-
-@pytest.fixture
-def driven(tmp_path):
-    """Open a report in headless Chromium, run a script in it, and return the JSON that it hands to `finish`.
-
-    The page's policy lets no script in but its own, so it is taken out.
-    """
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not chromium:
-        pytest.skip("there is no Chromium on this machine")
-
-    def run(path, script):
-        html = re.sub(r"<meta http-equiv=.Content-Security-Policy.[^>]*>", "", path.read_text(encoding="utf-8"))
-        copy = tmp_path / "driven.html"
-        copy.write_text(html.replace("</body>", f"<script>{_FINISH}{script}</script></body>"), encoding="utf-8")
-        options = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--dump-dom")
-        folder = f"--user-data-dir={tmp_path / 'chromium'}"
-        command = [chromium, *options, folder, "--virtual-time-budget=5000", copy.as_uri()]
-        shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-        (found,) = (place for place in Elements(shown).found if place)
-        return found
-
-    return run
-
-
-class Elements(HTMLParser):
-    """The text of the element that the driving script leaves."""
-
-    def __init__(self, html):
-        super().__init__(convert_charrefs=True)
-        self.found, self._inside = [""], False
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self._inside = self._inside or (tag == "pre" and dict(attrs).get("id") == "found")
-
-    def handle_endtag(self, tag):
-        self._inside = self._inside and tag != "pre"
-
-    def handle_data(self, data):
-        if self._inside:
-            self.found[0] += data
+@pytest.fixture(scope="session")
+def browser():
+    """Start Chromium once."""
+    with chromium() as started:
+        yield started

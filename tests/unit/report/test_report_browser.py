@@ -1,14 +1,16 @@
 """The decision browser: diffs, tokens, flip distances, search and filters."""
 
-import json
 from dataclasses import replace
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from srecycle.report.decisions import cases
+from srecycle.report.html import write_report
 from srecycle.report.worddiff import word_diff
 from srecycle.rows import DECISION_SCHEMA, LIKELIHOOD_SCHEMA, Likelihood, to_table
+from tests.chromium import opened
 
 HOSTILE = "<script>alert(1)</script> \u202eright to left\"'>"
 
@@ -73,6 +75,17 @@ def test_tokens_are_shaded_by_their_loss_with_and_without_the_instruction(built,
     assert "[U+202E]right to left" in shown.text
 
 
+def test_tokens_of_many_runs_are_left_to_the_original_and_what_was_taken(built, page, monkeypatch):
+    run = with_tokens(built, 3)
+    every = [("a", "original"), ("a", "instruction"), ("a", "both")]
+    table = pq.read_table(built.store.folder("likelihoods", "k9") / "likelihoods.parquet").to_pylist()
+    lines = [{**table[0], "id": one, "version": version} for one, version in every]
+    built.put("likelihoods", "k9", "likelihoods", pa.Table.from_pylist(lines, LIKELIHOOD_SCHEMA))
+    assert len(page([run]).all("i")) == 3 * 6
+    monkeypatch.setattr("srecycle.report.details._MANY", 0)
+    assert len(page([run]).all("i")) == 2 * 6
+
+
 def test_rewrites_are_shown_as_changes_of_the_original(built, page):
     shown = page([built.run("one")])
     assert len(shown.all("ins")) > 1 and len(shown.all("del")) > 1
@@ -96,34 +109,28 @@ def test_reasons_name_their_phase(built):
     assert case.reasons == ["instruction: incumbent won", "response: incumbent won"]
 
 
-SEARCHED = """
-document.querySelector("details.run").open = true;
-const browser = document.querySelector(".browser");
-const every = [...browser.querySelectorAll(".case")];
-const shown = () => every.filter((one) => !one.hidden).map((one) => one.dataset.outcome);
-const set = (name, value, event) => {
-  const one = browser.querySelector(name); one.value = value; one.dispatchEvent(new Event(event));
-};
-const found = { all: shown(), alerts: 0 };
-set(".find", "A0", "input"); found.searched = shown(); found.said = browser.querySelector(".found").textContent;
-set(".find", "", "input");
-set(".outcomes", "both: kept", "change"); found.outcome = shown();
-set(".outcomes", "", "change");
-set(".reasons", "response: incumbent won", "change"); found.reason = shown();
-set(".find", "nothing like it", "input"); found.none = shown();
-found.scripts = document.querySelectorAll("script").length;
-finish(found);
-"""
-
-
-def test_browser_searches_and_filters_hostile_rows(built, tmp_path, driven):
-    from srecycle.report.html import write_report
-
+def test_browser_searches_and_filters_hostile_rows(built, tmp_path, browser):
     built.text = HOSTILE
-    found = json.loads(driven(write_report([built.run("one")], tmp_path / "report.html"), SEARCHED))
-    every = ["original: response not reflected", "response: kept", "both: kept"]
-    assert found["all"] == found["reason"] == every
-    assert found["searched"] == ["both: kept"] and found["said"] == "1 of 3"
-    assert found["outcome"] == ["both: kept"]
-    assert found["none"] == []
-    assert found["scripts"] == 2, "the page's own and the test's"
+    path = write_report([built.run("one")], tmp_path / "report.html")
+    with opened(browser, path) as shown:
+        page = shown.page
+        page.locator("details.run > summary").click()
+        cases = page.locator("article.case:visible")
+
+        def outcomes():
+            return [case.get_attribute("data-outcome") for case in cases.all()]
+
+        every = ["original: response not reflected", "response: kept", "both: kept"]
+        assert outcomes() == every
+        page.locator(".find").fill("A0")
+        assert outcomes() == ["both: kept"] and page.locator(".found").inner_text() == "1 of 3"
+        page.locator(".find").fill("")
+        page.locator(".outcomes").select_option("both: kept")
+        assert outcomes() == ["both: kept"]
+        page.locator(".outcomes").select_option("")
+        page.locator(".reasons").select_option("response: incumbent won")
+        assert outcomes() == every
+        page.locator(".find").fill("nothing like it")
+        assert outcomes() == []
+        assert page.locator("script").count() == 1
+        assert shown.said == shown.fetched == []

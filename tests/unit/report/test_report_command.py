@@ -32,6 +32,17 @@ def test_command_store_comes_from_the_environment(built, monkeypatch):
     assert (built.store.root / "report.html").is_file()
 
 
+def test_command_runs_that_were_killed_are_named_as_left_out(built, capsys):
+    fine = built.run("fine run")
+    for number in range(5):
+        (built.store.root / "runs" / f"killed-{number}").mkdir()
+    assert main(["--store", str(built.store.root)]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "left out, for they still go on or were killed: killed-0, killed-1, killed-2, and 2 more"
+    assert main(["--store", str(built.store.root), fine.id]) == 0
+    assert "killed-0" not in capsys.readouterr().err
+
+
 def test_command_run_ids_choose_runs_in_their_order(built, tmp_path):
     first, _, third = (built.run(name) for name in ("first", "second", "third"))
     out = tmp_path / "chosen.html"

@@ -6,12 +6,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from srecycle.report.charts import Scale, round_step
+from srecycle.report.charts import Scale, fitted, round_step
 from srecycle.report.comparison import compared, differences, entries
+from srecycle.report.composition import composition_chart, outcomes_chart
 from srecycle.report.curves import curve_chart, distribution_chart
 from srecycle.report.decisions import cases
 from srecycle.report.evidence import Curve, Distribution, distributions
-from srecycle.report.figures import composition_chart, evaluation_charts
+from srecycle.report.figures import evaluation_charts
 from srecycle.report.runs import labels
 
 
@@ -78,7 +79,9 @@ def test_composition_verdicts_fill_the_whole_bar_with_ok_first(built):
     metrics = {"evaluate/testbed/kept/noisy": 1, "evaluate/testbed/kept/ok": 3}
     chart = composition_chart(entries([built.run("a", metrics=metrics)]))
     bars = of(chart, "rect", "verdict-ok") + of(chart, "rect", "fault-0")
-    assert [round(bar.geometry["width"] + 1) for bar in bars] == [270, 90]
+    widths = [bar.geometry["width"] + 1 for bar in bars]
+    assert widths[0] / widths[1] == pytest.approx(3)
+    assert bars[1].geometry["x"] + widths[1] == pytest.approx(chart.width, abs=0.1)
     assert [[key.name for key in legend.keys] for legend in chart.legends][1] == ["ok", "noisy"]
 
 
@@ -123,13 +126,28 @@ def test_curve_falls_on_the_page_as_the_loss_falls():
     assert third - second == pytest.approx(second - first, abs=0.02)
 
 
+def test_curves_that_are_too_many_to_be_named_are_told_when_pointed_at():
+    one = Curve(steps=np.array([1.0, 2.0]), losses=np.array([2.0, 1.0]))
+    chart = curve_chart({f"run {place}": one for place in range(40)})
+    assert not [mark for mark in chart.marks if mark.text.startswith("run ")]
+    assert [mark.title for mark in of(chart, "path", "curve")][39] == "run 39: 2.000 to 1.000"
+    assert chart.height < 400 and "Point at a line" in chart.caption
+
+
 def test_curve_names_of_lines_that_end_together_do_not_overlap():
     one = Curve(steps=np.array([1.0, 2.0]), losses=np.array([2.0, 1.0]))
-    chart = curve_chart({f"run {place}": one for place in range(30)})
+    chart = curve_chart({f"run {place}": one for place in range(24)})
     heights = sorted(mark.geometry["y"] for mark in chart.marks if mark.text.startswith("run "))
-    assert len(heights) == 30
+    assert len(heights) == 24
     assert min(after - before for before, after in pairwise(heights)) >= 16.9
     assert heights[0] > 0 and heights[-1] < chart.height
+
+
+def test_fitted_name_keeps_its_beginning_and_its_end():
+    name = "scripted, testbed_weak, keep.ifd_max.below=0.85"
+    short = fitted(name, 30 * 6.9 + 1)
+    assert len(short) == 30 and name.startswith(short.partition("…")[0]) and name.endswith(short.partition("…")[2])
+    assert short.endswith("below=0.85") and fitted(name, 1000) == name
 
 
 @pytest.mark.parametrize(("extent", "about", "step"), [(1, 4, 0.5), (0.9, 5, 0.2), (800, 5, 200), (10, 10, 1)])
@@ -170,6 +188,12 @@ def test_differences_setting_that_varies_within_a_component_is_shown(built):
     assert {row.field: row.values for row in found}["trainer.r"] == ["1", "2", ""]
 
 
+def test_differences_nested_settings_follow_the_component_above_them(built):
+    testbed = {"class": "x.Testbed", "mix": {"ok": 0.5, "noisy": 0.5}}
+    found = differences([built.run("a", config={"data": one}) for one in (testbed, testbed, {"class": "x.Alpaca"})])
+    assert [row.field for row in found] == ["data.class"]
+
+
 def test_differences_classes_of_one_name_keep_their_modules(built):
     found = differences([built.run("a", config={"class": name, "b": {"class": name}}) for name in ("x.A", "y.A")])
     assert found[0].values == ["x.A", "y.A"]
@@ -181,4 +205,40 @@ def test_labels_are_unique_for_repeated_runs(built):
         built.run("a", overrides=["seed=2"]),
         built.run("a", overrides=["seed=2"]),
     ]
-    assert list(labels(runs).values()) == ["a (seed=1)", "a (seed=2)", "a (seed=2) #2"]
+    assert list(labels(runs).values()) == ["seed=1", "seed=2", "seed=2 #2"]
+    assert list(labels([*runs, built.run("b")]).values()) == ["a (seed=1)", "a (seed=2)", "a (seed=2) #2", "b"]
+
+
+def test_labels_shorten_keys_as_far_as_they_stay_apart(built):
+    keys = ("keep.ifd_max.below", "keep.rifd_max.below", "selector.instruction.margin", "selector.response.margin")
+    overrides = [f"{key}=0.{place}" for place, key in enumerate(keys)]
+    found = labels([built.run("a", overrides=overrides), built.run("a", overrides=["teacher@teacher=y/z.json"])])
+    told = "ifd_max.below=0.0, rifd_max.below=0.1, instruction.margin=0.2, response.margin=0.3"
+    assert list(found.values()) == [told, "teacher=z.json"]
+
+
+def test_labels_name_choices_without_their_group_and_leave_out_what_runs_of_one_name_share(built):
+    shared = {"name": "a", "choices": {"teacher": "weak", "selector@selector.response": "ifd"}}
+    runs = [
+        built.run(overrides=["data.count=9", "teacher=weak", "selector@selector.response=ifd"], **shared),
+        built.run(overrides=["data.count=9", "seed=1"], **shared),
+        built.run("other", overrides=["data.path=elsewhere"]),
+    ]
+    assert list(labels(runs).values()) == ["a (weak, selector.response=ifd)", "a (seed=1)", "other"]
+
+
+def test_outcomes_fill_the_bar_with_what_became_of_every_row(built):
+    refused = {"assemble/refused/ifd_too_high": 1, "assemble/refused/response_not_reflected": 3}
+    runs = [built.run("a", metrics={"assemble/kept": 4, **refused}), built.run("bad", upto=0, status="failed")]
+    chart = outcomes_chart(entries(runs))
+    segments = of(chart, "rect", "segment")
+    widths = [mark.geometry["width"] + 1 for mark in segments]
+    assert [width / sum(widths) for width in widths] == pytest.approx([4 / 8, 3 / 8, 1 / 8], rel=1e-3)
+    assert segments[1].title == "a: response not reflected 3 (37.5%)"
+    assert [key.name for key in chart.legends[0].keys] == ["kept", "response not reflected", "IFD too high"]
+    assert [mark.text for mark in of(chart, "text", "absent")] == ["failed"]
+
+
+def test_outcomes_without_a_refusal_have_no_chart(built):
+    run = built.run("a", without=("assemble",), metrics={"assemble/kept": 4})
+    assert outcomes_chart(entries([run])) is None

@@ -44,8 +44,24 @@ def test_frame_has_a_line_a_run_with_what_differs_and_every_metric(store):
     assert frame.index[0].startswith("2026")
 
 
+def test_frame_leaves_out_what_only_follows_from_a_component_and_tells_choices(built):
+    for name, extra in (("Weak", {"level": 1}), ("Strong", {"level": 1, "knob": 2})):
+        config = {"teacher": {"class": f"x.{name}", **extra}}
+        built.run(name, config=config, choices={"teacher": name.lower(), "student": "one"})
+    frame = open_store(built.store.root).runs().frame()
+    assert list(frame["choice.teacher"]) == ["weak", "strong"] and "choice.student" not in frame
+    assert [name for name in frame if name.startswith("cfg.")] == ["cfg.teacher.class"]
+
+
+def test_runs_are_shown_a_line_each(store):
+    first, second = repr(store.runs()).splitlines()
+    assert first.endswith("finished     low") and second.split()[-1] == "high"
+    assert repr(store.runs()["low"]).endswith("assemble, train, evaluate/testbed")
+
+
 def test_runs_are_found_by_name_and_id(store):
     runs = store.runs()
+    assert runs[0].run.name == "low" and runs[-1].run.name == "high"
     assert runs["high"].run.id == runs[runs["high"].run.id].run.id
     with pytest.raises(UserError, match=r"no run hihg \(did you mean high\?\)"):
         runs["hihg"]
@@ -75,8 +91,14 @@ def test_figures_are_svg_that_stands_alone(store):
     for text in figures.values():
         root = ElementTree.fromstring(text)
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
-        assert root.find("{http://www.w3.org/2000/svg}style").text.count("--accent") > 1
         assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_figures_name_their_colours_for_programs_that_know_no_variables(store):
+    for text in store.runs().figures().values():
+        style = ElementTree.fromstring(text).find("{http://www.w3.org/2000/svg}style").text
+        assert "fill: #2457c5" in style
+        assert "var(" not in style and "light-dark" not in style
 
 
 def test_figures_escape_hostile_names(built):

@@ -48,9 +48,14 @@ def test_comparison_failed_run_shows_dashes_and_never_zeros(built, page):
 
 
 def test_comparison_failed_run_with_better_figures_is_not_best(built, page):
-    runs = [built.run(name, accuracy=ACCURACY, at=f"1011{at}") for at, name in ((10, "x"), (11, "y"))]
-    shown = page([*runs, built.run("broken", accuracy=HIGHER, status="failed")])
-    assert [row[1] for row in shown.rows[2:]] == ["0.500(best)±0.020", "0.500(best)±0.020", "0.600±0.020"]
+    fine = [built.run("low", accuracy=ACCURACY), built.run("high", accuracy={**ACCURACY, "mean": (0.51, 0.02)})]
+    shown = page([*fine, built.run("broken", accuracy=HIGHER, status="failed")])
+    assert [row[1] for row in shown.rows[2:]] == ["0.500±0.020", "0.510(best)±0.020", "0.600±0.020"]
+
+
+def test_comparison_figure_that_is_the_same_everywhere_has_no_best(built, page):
+    shown = page([built.run(name, accuracy=ACCURACY) for name in "ab"])
+    assert [row[1] for row in shown.rows[2:]] == ["0.500±0.020"] * 2
 
 
 def test_comparison_perplexity_column_marks_the_lowest(built, page):
@@ -116,16 +121,16 @@ def test_browser_names_what_became_of_rows(built, page):
 
 def test_details_count_reasons_most_frequent_first(built, page):
     text = page([built.run("one")]).text
-    assert "Decisions on the instruction incumbent won 2 2 challenger won 1 1" in text
-    assert "Refused by the keep filters response not reflected 1 1" in text
-    assert "Replies on the instruction ok 2 2 unparsed 1 1" in text
+    assert "Decisions on the instruction what rows share incumbent won 2 66.7% challenger won 1 33.3%" in text
+    assert "Refused by the keep filters what rows share response not reflected 1 33.3%" in text
+    assert "Replies on the instruction what rows share ok 2 66.7% unparsed 1 33.3%" in text
 
 
 def test_details_list_stages_with_keys_and_how_they_were_made(built, page):
     assert "likelihoods k0 run 1.0 select_instruction k0 run 1.0" in page([built.run("one")]).text
 
 
-@pytest.mark.parametrize("field", ["text", "name", "overrides", "config", "metric", "status", "group", "id"])
+@pytest.mark.parametrize("field", ["text", "name", "overrides", "config", "metric", "status", "reason", "group", "id"])
 def test_hostile_text_is_inert_wherever_it_stands(built, page, field):
     if field == "text":
         built.text = HOSTILE
@@ -135,6 +140,7 @@ def test_hostile_text_is_inert_wherever_it_stands(built, page, field):
         "config": {"config": {HOSTILE: HOSTILE}},
         "metric": {"metrics": {f"assemble/refused/{HOSTILE}": 2, f"evaluate/{HOSTILE}/x": 0.5}},
         "status": {"status": HOSTILE},
+        "reason": {"reason": HOSTILE, "status": "failed"},
         "group": {"group": HOSTILE},
         "id": {"id": HOSTILE},
     }.get(field, {})
@@ -174,7 +180,8 @@ def test_report_refers_to_nothing_outside_itself(built, page):
     shown = page([built.run("one", accuracy=ACCURACY)])
     references = [one[name] for _, one in shown.elements for name in ("src", "href", "data") if name in one]
     assert references
-    assert all(reference.startswith("#run-") for reference in references)
+    anchors = {one["id"] for _, one in shown.elements if "id" in one}
+    assert all(reference.startswith("#") and reference[1:] in anchors for reference in references)
 
 
 def test_report_same_runs_give_the_same_bytes(built, tmp_path):
@@ -203,6 +210,14 @@ def test_report_run_that_failed_before_its_first_stage_says_so(built, page):
         "no rows to show",
     ):
         assert sentence in text
+
+
+def test_report_run_that_failed_says_why(built, page):
+    reason = f"UserError: {HOSTILE} {'x' * 2000}"
+    shown = page([built.run("bad", upto=0, status="failed", reason=reason), built.run("fine")])
+    assert f"UserError: {HOSTILE}" in shown.text and "more characters)" in shown.text
+    (about,) = (one["title"] for one in shown.all("span", class_="chip status-failed") if "title" in one)
+    assert about.startswith("UserError") and len(about) < 350
 
 
 @pytest.mark.parametrize("damage", ["removed", "cut"])

@@ -7,8 +7,11 @@ import pyarrow as pa
 import pytest
 
 from srecycle.report.comparison import entries
+from srecycle.report.frames import open_store
+from srecycle.report.html import write_report
 from srecycle.report.items import Measure, items
 from srecycle.report.paired import means, paired_grids
+from tests.chromium import opened
 
 
 def sampled(built, name, values, key, **changes):
@@ -127,3 +130,28 @@ def test_grid_hostile_names_are_text(built, page):
     shown = page(built.runs)
     assert len(shown.all("script")) == 1
     assert f"testbed acc, against {name}" in shown.text
+
+
+HEADS = ["run", "mean", "95% interval low", "95% interval high", "items", "difference"]
+HEADS += ["95% interval of it low", "95% interval of it high", "better in"]
+
+
+def test_grid_is_a_frame_of_numbers_with_the_ends_of_its_intervals(built):
+    sampled(built, "a", {"one": [0.0, 1.0] * 50}, "k1"), sampled(built, "b", {"one": [1.0] * 100}, "k2")
+    frame = open_store(built.store.root).runs().comparisons()["paired-testbed/acc"]
+    assert list(frame.columns) == HEADS and list(frame["run"]) == ["a", "b"]
+    assert frame["95% interval low"][0] < frame["mean"][0] == 0.5 < frame["95% interval high"][0]
+    assert np.isnan(frame["difference"][0]) and frame["difference"][1] == 0.5
+    assert 0.3 < frame["95% interval of it low"][1] < 0.5
+
+
+def test_grid_is_saved_with_the_ends_of_its_intervals(built, tmp_path, browser):
+    runs = [sampled(built, "a", {"one": [0.0, 1.0] * 50}, "k1"), sampled(built, "b", {"one": [1.0] * 100}, "k2")]
+    path = write_report(runs, tmp_path / "report.html")
+    with opened(browser, path, accept_downloads=True) as shown:
+        with shown.page.expect_download() as download:
+            shown.page.locator("section:has(> h2:text('item by item')) .saves button", has_text="CSV").first.click()
+        lines = download.value.path().read_text().splitlines()
+    assert lines[0].split(",") == HEADS
+    assert [float(one) for one in lines[2].split(",")[1:5]] == [1.0, 1.0, 1.0, 100.0]
+    assert lines[1].split(",")[5:] == ["reference", "", "", "\N{EN DASH}"]
