@@ -20,7 +20,8 @@ from srecycle.sweep.sweep import Sweep
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a sweep, print what came of it, and return the exit code."""
     options = _parser().parse_intermixed_args(arguments)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    for asked in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal hangs up
+        signal.signal(asked, lambda number, frame: sys.exit(128 + number))
     try:
         sweep = Sweep(read_file(options.file), options.overrides, count=options.count, seed=options.seed)
         if options.dry_run:
@@ -47,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         "The same command again does what is missing.",
         epilog="srecycle-sweep sweeps/thresholds.yaml data.count=200 --jobs 2",
     )
-    parser.add_argument("file", metavar="FILE", type=Path, help="a W&B sweep file (folder sweeps/)")
+    parser.add_argument("file", metavar="FILE", type=Path, help="a W&B sweep file, or the name of one in sweeps/")
     parser.add_argument(
         "overrides", metavar="OVERRIDES", nargs="*", help="KEY=VALUE for every run, as srecycle takes it"
     )

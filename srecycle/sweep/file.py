@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import yaml  # type: ignore[import-untyped]
 
+from srecycle.compose import PACKAGE
 from srecycle.errors import UserError
 
 Value = bool | int | float | str | None
@@ -42,6 +43,12 @@ class Parameter:
     high: float = 0.0
     step: float | None = None
 
+    def allows(self, value: Value) -> bool:
+        """Say whether a value is one of those."""
+        if self.values:
+            return value in self.values
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
 
 @dataclass(frozen=True, kw_only=True)
 class SweepFile:
@@ -56,12 +63,25 @@ class SweepFile:
     run_cap: int | None
 
 
+def shipped() -> dict[str, Path]:
+    """Return our own sweep files by name: inside a wheel, or at the top of a checkout."""
+    wheel = PACKAGE / "_sweeps"
+    return {file.stem: file for file in sorted((wheel if wheel.is_dir() else PACKAGE.parent / "sweeps").glob("*.yaml"))}
+
+
 def read_file(path: Path) -> SweepFile:
-    """Read a sweep file. Raises UserError where it isn't one, or asks for what can't be done here."""
+    """Read a sweep file, or one of ours by its name alone.
+
+    Raises UserError where it isn't one, or asks for what can't be done here.
+    """
+    own = shipped()
+    if not path.exists():
+        path = own.get(str(path), path)
     try:
         content = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror}): give a W&B sweep file, as in sweeps/") from error
+        names = ", ".join(own)
+        raise UserError(f"{path} can't be read ({error.strerror}): give a W&B sweep file, or one of {names}") from error
     except yaml.YAMLError as error:
         raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     try:

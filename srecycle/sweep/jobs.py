@@ -1,9 +1,11 @@
 """The jobs of a sweep, each an `srecycle` process of its own, some of them at once.
 
-A job's result is written when it ends; what has no result is still to be done. Whatever ends the driver ends its jobs
-first: each is asked to (SIGTERM, upon which a run closes what it has open), and killed when it takes too long.
+A job's result is written when it ends; what has no result is still to be done. Whatever ends the driver ends its jobs:
+each is asked to (SIGTERM, upon which a run closes what it has open), and killed when it takes too long. Where a driver
+is killed itself, the kernel asks them (on Linux; elsewhere they finish what they do).
 """
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -18,6 +20,7 @@ from srecycle.sweep.file import Value
 
 _POLL_SECONDS = 0.1
 _GRACE_SECONDS = 30.0
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +100,23 @@ def _start(job: Job, slot: int, log: Path, environment: Mapping[str, str]) -> _R
             stderr=subprocess.STDOUT,
             env=environment,
             start_new_session=True,  # a terminal's Ctrl-C is ours to pass on
+            preexec_fn=_tied_to(os.getpid()),  # noqa: PLW1509  (it asks the kernel, and touches nothing of ours)
         )
     return _Running(process=process, job=job, slot=slot, began=began, started=time.monotonic(), log=log)
+
+
+def _tied_to(driver: int) -> Callable[[], None] | None:
+    """Return what a new process calls to be asked to end when its driver dies; None where that can't be had."""
+    if sys.platform != "linux":
+        return None
+    kernel = ctypes.CDLL(None)  # loaded here: after a fork, little is safe
+
+    def tie() -> None:
+        kernel.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != driver:  # it died before we asked
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return tie
 
 
 def _environment(at_once: int, slot: int, gpus: Sequence[str], job: Job) -> dict[str, str]:

@@ -8,6 +8,7 @@ import itertools
 import math
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,18 +65,21 @@ def promising(file: SweepFile, tried: Sequence[Tried], seed: int) -> Setting:
         direction="maximize" if file.maximize else "minimize",
         sampler=optuna.samplers.TPESampler(seed=seed + len(tried), constant_liar=True),
     )
-    state = optuna.trial.TrialState
     for one in tried:
-        measured = one.metric is not None
-        study.add_trial(
-            optuna.trial.create_trial(
-                params=dict(one.values),
-                distributions=space,
-                value=one.metric,
-                state=state.COMPLETE if measured else state.RUNNING if one.running else state.FAIL,
-            )
-        )
+        with suppress(ValueError):  # a setting that the file doesn't allow any more
+            study.add_trial(_trial(one, space, optuna))
     return dict(study.ask(space).params)
+
+
+def _trial(one: Tried, space: Mapping[str, Any], optuna: Any) -> Any:
+    state = optuna.trial.TrialState
+    unmeasured = state.RUNNING if one.running else state.FAIL
+    return optuna.trial.create_trial(
+        params=dict(one.values),
+        distributions=dict(space),
+        value=one.metric,
+        state=unmeasured if one.metric is None else state.COMPLETE,
+    )
 
 
 def bayes_library() -> Any:

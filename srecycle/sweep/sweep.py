@@ -9,7 +9,7 @@ ended, and those that failed. More values in the file, or a higher count, add jo
 
 import json
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -55,7 +55,8 @@ class Sweep:
         self.fixed = _merged(file, overrides)
         self.count = _count(file, count)
         self.jobs = [self._job(setting) for setting in self._settings()]
-        experiment = _first_built(self.jobs or [self._job(promising(file, [], seed))])
+        drafts = (self._job(promising(file, [], seed + 1000 * attempt)) for attempt in range(_ATTEMPTS))
+        experiment = _first_built(self.jobs or drafts)
         self.group = experiment.group
         self.store = Store(experiment.store)
         self.folder = self.store.root / "sweeps" / self.group
@@ -110,20 +111,28 @@ class Sweep:
 
     def _recall(self) -> None:
         """Read what is there: settings that were proposed, results, and runs whose driver didn't live to note them."""
-        plan = self.folder / "plan.json"
-        if self.file.method == "bayes" and plan.is_file():
-            names = [one.name for one in self.file.parameters]
-            settings = json.loads(plan.read_text())["settings"]
-            self.jobs += [self._job({name: one[name] for name in names}) for one in settings if set(one) == set(names)]
-        self._write_plan()
         for file in (self.folder / "results").glob("*.json"):
             found = Result(**json.loads(file.read_text()))
             self.results[found.id] = found
-        by_overrides = {tuple(run.overrides): run for run in read_runs(self.store.root, self.group)}
+        if self.file.method == "bayes":
+            self.jobs += [job for job in self._proposed_before() if not self._is_missing(job) or self._allows(job)]
+        self._write_plan()
+        finished = [run for run in read_runs(self.store.root, self.group) if run.status == "finished"]
+        by_overrides = {tuple(run.overrides): run for run in finished}
         for job in self.jobs:
             run = by_overrides.get(job.overrides)
-            if self._is_missing(job) and run is not None and run.status == "finished":
+            if self._is_missing(job) and run is not None:
                 self._keep(self._measured(job, run, run.seconds))
+
+    def _proposed_before(self) -> list[Job]:
+        plan = self.folder / "plan.json"
+        settings = json.loads(plan.read_text())["settings"] if plan.is_file() else []
+        names = [one.name for one in self.file.parameters]
+        return [self._job({name: one[name] for name in names}) for one in settings if set(one) == set(names)]
+
+    def _allows(self, job: Job) -> bool:
+        """Say whether the file still allows a setting that was proposed before."""
+        return all(one.allows(job.values[one.name]) for one in self.file.parameters)
 
     def _is_missing(self, job: Job) -> bool:
         return job.id not in self.results or self.results[job.id].status == "failed"
@@ -232,7 +241,7 @@ def _count(file: SweepFile, count: int | None) -> int | None:
     return min(caps) if caps else None
 
 
-def _first_built(jobs: Sequence[Job]) -> Experiment:
+def _first_built(jobs: Iterable[Job]) -> Experiment:
     """Return the experiment of the first setting that builds; those that don't fail by themselves when they are run.
 
     Raises UserError where none builds: then it's the file, or what every run is given.

@@ -10,6 +10,7 @@ not counted. Reading is forgiving: a line that a killed process left unfinished 
 import json
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def line_of(event: Event) -> str:
 
 def read_events(file: Path) -> Iterator[dict[str, Any]]:
     """Yield the events that a file holds, in order, and the notes of trackers among them."""
-    with file.open(encoding="utf-8") as stream:
+    with file.open(encoding="utf-8", errors="replace") as stream:
         for line in stream:
             try:
                 event = json.loads(line)
@@ -73,3 +74,35 @@ def read_events(file: Path) -> Iterator[dict[str, Any]]:
                 continue
             if isinstance(event, dict) and "event" in event:
                 yield event
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What a run's file holds: its events, of which the first describes the run, and the notes of trackers."""
+
+    events: list[dict[str, Any]]
+    notes: list[dict[str, Any]]
+
+    @property
+    def begin(self) -> dict[str, Any]:
+        """The event that describes the run."""
+        return self.events[0]
+
+
+def read_run(folder: Path) -> Told | None:
+    """Read a run's folder. None where it left no events, or none that says which run it is."""
+    if not (folder / METRICS).is_file():
+        return None
+    found = list(read_events(folder / METRICS))
+    events = [event for event in found if event["event"] in KINDS]
+    if not events or events[0]["event"] != "run":
+        return None
+    return Told(events=events, notes=[event for event in found if event["event"] not in KINDS])
+
+
+def append(folder: Path, event: Event) -> None:
+    """Add a line to a run's file, which a kill may have torn."""
+    file = folder / METRICS
+    torn = not file.read_bytes().endswith(b"\n")
+    with file.open("a", encoding="utf-8") as stream:
+        stream.write("\n" * torn + line_of(event))

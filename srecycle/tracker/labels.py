@@ -1,4 +1,7 @@
-"""How a run is called and described for people who group, filter and compare runs. Pure."""
+"""How a run is called and described for people who group, filter and compare runs. Pure.
+
+No name that is given to W&B has a dot: it reads one as the way into a nested value, and then finds nothing.
+"""
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +12,7 @@ from srecycle.config import Canonical, flattened
 from srecycle.tracker.events import Event
 
 THRESHOLDS = ("keep", "selector")
+PAIRED = ("teacher", "student")
 _UNTOLD = ("experiment=", "name=", "group=", "store=", "tracker", "student.device=", "student.threads=", "engine")
 """Overrides that don't tell what was run."""
 
@@ -32,19 +36,38 @@ def _brief(override: str) -> str:
 def flat_config(event: Event) -> dict[str, Any]:
     """Return what dashboards group and filter by, from a run's event.
 
-    Choices, thresholds, seeds and stage keys stand flat, and the whole tree under `cfg`: a sweep locks the keys that it
-    sets (`teacher`, `keep.ifd_max.below`, ...), and what is logged under such a key is ignored.
+    Choices, thresholds, seeds and stage keys stand flat, teacher and student as they are told apart, and the whole tree
+    under `cfg`: a sweep locks the keys that it sets (`teacher`, `keep.ifd_max.below`, ...), and what is logged under
+    such a key is ignored.
     """
     config = event["config"]
     return {
-        **{f"choice/{name}": value for name, value in event["choices"].items()},
-        **{f"threshold/{name}": value for name, value in thresholds(config).items()},
-        **{f"seed/{name}": value for name, value in _seeds(config)},
-        **{f"key/{name}": key for name, key in event["keys"].items()},
+        **{f"choice/{_slashed(name)}": value for name, value in event["choices"].items()},
+        **{f"pair/{part}": _part(event, part) for part in PAIRED},
+        **{f"threshold/{_slashed(name)}": value for name, value in thresholds(config).items()},
+        **{f"seed/{_slashed(name)}": value for name, value in _seeds(config)},
+        **{f"key/{_slashed(name)}": key for name, key in event["keys"].items()},
         "arm": event["name"],
         "overrides": list(event.get("overrides", ())),
         "cfg": config,
     }
+
+
+def _slashed(name: str) -> str:
+    """Write a dotted name with slashes; of `GROUP@PLACE`, the place."""
+    return name.rpartition("@")[2].replace(".", "/")
+
+
+def _part(event: Event, part: str) -> str:
+    """Return which teacher or student a run has: the choice, and what was set of it that decides a result."""
+    tree = event["config"].get(part) or {}
+    own = [one.lstrip("+").removeprefix(f"{part}.") for one in event.get("overrides", ()) if _sets(one, part)]
+    decisive = [_brief(one) for one in own if one.partition("=")[0].partition(".")[0] in tree]
+    return " ".join([str(event["choices"].get(part, part)), *decisive])
+
+
+def _sets(override: str, part: str) -> bool:
+    return override.lstrip("+").startswith(f"{part}.")
 
 
 def thresholds(config: Canonical) -> dict[str, float]:
@@ -67,15 +90,29 @@ def _seeds(config: Canonical) -> Iterator[tuple[str, Any]]:
             yield part, value
 
 
+RESULTS = ("teacher", "student", "arm", "figure", "value")
+
+
+def results(begin: Event, summary: Mapping[str, Any]) -> list[list[Any]]:
+    """Return the lines of a run's results: each figure of its evaluations, with who taught whom (columns `RESULTS`).
+
+    Runs' tables can be laid one below the other, which is how teachers and students become a heat map.
+    """
+    who = [_part(begin, part) for part in PAIRED]
+    figures = sorted(name for name, value in summary.items() if is_figure(name, value))
+    return [[*who, begin["name"], name, float(summary[name])] for name in figures]
+
+
+def is_figure(name: str, value: Any) -> bool:
+    """Say whether a metric is what an evaluation measured: a number, and no standard error."""
+    return (
+        name.startswith("evaluate/")
+        and isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and "_stderr" not in name
+    )
+
+
 def command(overrides: Sequence[str]) -> str:
     """Return the command line that a run was made by."""
     return shlex.join(["srecycle", *overrides])
-
-
-def lineage(events: Sequence[Event]) -> dict[str, Any]:
-    """Return what was made from what, by stage: key, inputs' keys, and the files with their digests."""
-    return {event["stage"]: _made(event) for event in events if event["event"] == "stage"}
-
-
-def _made(event: Mapping[str, Any]) -> dict[str, Any]:
-    return {"key": event["key"], "how": event["how"], **event.get("artifact", {})}

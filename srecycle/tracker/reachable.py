@@ -4,7 +4,6 @@ import netrc
 import os
 import socket
 import threading
-import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -34,6 +33,8 @@ def reachable(url: str, seconds: float = _SECONDS) -> bool:
 
     Asked in a thread of its own: looking up a name has no time limit.
     """
+    import urllib.request
+
     parts = urlsplit(url)
     host = parts.hostname or ""
     proxy = urllib.request.getproxies().get(parts.scheme)

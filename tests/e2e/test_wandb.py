@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from srecycle.report.runs import Run, read_run
+from srecycle.tracker.dashboard import dashboard
+from srecycle.tracker.labels import RESULTS
+from srecycle.tracker.logged import logged
 from tests.e2e.conftest import SMALL
 from tests.offline_runs import OfflineRun, offline_run
 
@@ -56,7 +59,8 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
 def test_wandb_config_is_flat_to_filter_by_and_whole_under_cfg(recorded: Recorded) -> None:
     config = recorded.made.config
     assert config["choice/teacher"] == "scripted"
-    assert config["threshold/keep.ifd_max.below"] == 1.0 and config["threshold/selector.response.margin"] == 0.0
+    assert config["threshold/keep/ifd_max/below"] == 1.0 and config["threshold/selector/response/margin"] == 0.0
+    assert config["choice/selector/response"] == "reversed_ifd"
     assert config["seed/trainer"] == 0
     assert config["cfg"]["keep"]["ifd_max"]["below"] == 1.0
     assert config["key/train"] == next(stage["key"] for stage in recorded.own.stages if stage["label"] == "train")
@@ -106,6 +110,7 @@ def test_wandb_artifacts_tell_what_they_were_made_from(recorded: Recorded) -> No
         "source": "dataset",
         "reflect_instruction": "rewrites",
         "reflect_response": "rewrites",
+        "likelihoods": "likelihoods",
         "scores": "scores",
         "select_instruction": "selection",
         "select_response": "selection",
@@ -118,6 +123,9 @@ def test_wandb_artifacts_tell_what_they_were_made_from(recorded: Recorded) -> No
     assert trained["inputs"] == [["assemble", assembled["key"]]]
     files = {entry["path"] for entry in artifacts["train"]["manifest"]["contents"]}
     assert "adapter/adapter_model.safetensors" in files
+    keys = {one["key"] for one in map(json.loads, (one["metadata"] for one in artifacts.values()))}
+    inputs = {key for one in artifacts.values() for _, key in json.loads(one["metadata"])["inputs"]}
+    assert inputs <= keys, "an artifact was made from one that isn't there"
     manifest = json.loads((recorded.own.folder / "manifest.json").read_text())
     assert manifest["train"]["key"] == trained["key"] and manifest["train"]["inputs"] == trained["inputs"]
 
@@ -127,12 +135,55 @@ def test_wandb_run_of_what_was_found_is_as_complete(recorded: Recorded) -> None:
     assert {value for name, value in found.items() if name.endswith("/how")} == {"hit"}
 
     def kept(summary: dict) -> dict:
-        clock = ("_runtime", "_timestamp", "decisions")
+        clock = ("_runtime", "_timestamp", "decisions", "results")
         return {name: value for name, value in summary.items() if name not in clock and not name.endswith(TOLD)}
 
     assert kept(made) == kept(found)
     assert recorded.made.table("decisions") == recorded.found.table("decisions")
+    assert recorded.made.table("results") == recorded.found.table("results")
     assert len(recorded.found.artifacts) == len(recorded.made.artifacts)
+
+
+def _swept(folder: Path, place: Path) -> Path:
+    """Write the run's events anew, as if it had been run with another threshold."""
+    begin, *rest = (folder / "metrics.jsonl").read_text().splitlines()
+    event = json.loads(begin)
+    event["config"]["keep"]["ifd_max"]["below"] = 0.5
+    place.mkdir()
+    (place / "metrics.jsonl").write_text("\n".join([json.dumps(event | {"name": "another"}), *rest]))
+    return place
+
+
+SHOWN = {
+    "config": {"arm", "threshold/keep/ifd_max/below", "pair/teacher", "pair/student"},
+    "history": {"train/step", "train/loss", "train/learning_rate", "train/grad_norm"},
+    "table": {"decisions", "results", *RESULTS},
+    "summary": {
+        *("assemble/kept", "assemble/kept_share", "assemble/kept/both", "assemble/taken/response"),
+        *("assemble/refused/ifd_too_high", "select_instruction/acceptance", "select_response/reason/challenger_won"),
+        *(f"{name}/{when}/median" for name in ("ifd", "r_ifd") for when in ("before", "after")),
+        *("ifd/before/above_one_share", "likelihoods/tokens_per_second", "cost/usd", "cost/usd_per_taken"),
+        *("evaluate/testbed/accuracy/mean", "evaluate/testbed/accuracy/known"),
+    },
+}
+"""What a dashboard over a whole chain shows, among others."""
+
+
+def test_dashboard_asks_for_what_was_logged_and_leaves_nothing_out(recorded: Recorded, tmp_path: Path) -> None:
+    board = dashboard(logged([recorded.own.folder, _swept(recorded.own.folder, tmp_path / "another")]))
+    assert board.metric == "evaluate/testbed/accuracy/mean"
+    run = recorded.made
+    tables = {name for name, value in run.summary.items() if isinstance(value, dict) and "table" in value["_type"]}
+    there = {
+        "config": set(run.config),
+        "history": {name for line in run.history for name in line},
+        "table": tables | {name for table in tables for name in run.table(table)["columns"]},
+        "summary": {name for name, value in run.summary.items() if isinstance(value, int | float)},
+    }
+    for where, names in SHOWN.items():
+        asked = {key.name for key in board.keys if key.where == where}
+        assert asked <= there[where], "a panel would stay empty"
+        assert names <= asked, "a panel is missing"
 
 
 def test_no_secret_is_written(recorded: Recorded) -> None:

@@ -85,6 +85,15 @@ def test_promising_settings_are_the_same_for_the_same_past() -> None:
     assert set(promising(file, past, 3)) == {"a", "line"}
 
 
+def test_setting_that_the_file_does_not_allow_any_more_says_nothing() -> None:
+    pytest.importorskip("optuna")
+    known = [Tried(values={"a": 1, "line": 0.5}, metric=1.0)]
+    gone = [Tried(values={"a": 3, "line": 0.5}, metric=9.0), Tried(values={"a": 1, "line": 7.0}, metric=None)]
+    file = _file(A, LINE)
+    setting = promising(file, [*known, *gone], 3)
+    assert setting["a"] in (1, 2) and -1 <= float(setting["line"]) <= 1  # type: ignore[arg-type]
+
+
 def test_bayes_without_its_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(UserError, match=r"pip install 'srecycle\[bayes\]'"):

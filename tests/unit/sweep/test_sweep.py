@@ -99,7 +99,7 @@ def test_sweep_runs_what_can_be_run_and_then_only_what_is_missing(
     for run in runs[-1:]:
         (offline,) = run.folder.glob("wandb/offline-run-*")
         read = offline_run(offline)
-        probability = read.config[f"threshold/{key}"]
+        probability = read.config[f"threshold/{key.replace('.', '/')}"]
         assert read.about["name"] == f"{key}={probability:.1f}, seed=0"
         assert read.config["choice/data"] == "testbed" and read.config["cfg"]["data"]["count"] == 24
         assert read.summary["assemble/kept"] == _results(store)[0, probability]["metric"]
@@ -204,6 +204,36 @@ def test_dry_run_lists_the_commands_and_runs_nothing(
         "srecycle group=small data.count=9 seed=6 keep.ifd_max.below=1.0",
     ]
     assert not list(tmp_path.glob("store/runs/*"))
+
+
+@pytest.mark.e2e
+def test_bayes_takes_a_failing_setting_for_no_measurement_and_survives_a_narrower_file(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("optuna")
+    store, key = tmp_path / "store", "selector.response.p"
+    file = write(method="bayes", parameters={key: {"min": 0.2, "max": 1.8}})  # above 1 is no probability
+    asked = [str(file), *BRIEF, "tracker=jsonl", "--jobs", "2"]
+    assert main([*asked, "--count", "5"]) == 2
+    found = {one["values"][key]: one for one in _results(store).values()}
+    assert len(found) == 5 and {one["status"] for one in found.values()} == {"finished", "failed"}
+    for value, one in found.items():
+        assert one["status"] == ("failed" if value > 1 else "finished")
+        assert (one["metric"] is None) == (value > 1) and (f"{key}=" in one["reason"]) == (value > 1)
+    told = capsys.readouterr().err
+    failed = sum(value > 1 for value in found)
+    assert f"{5 - failed} finished, {failed} failed" in told
+    with (store / "sweeps" / "small" / "summary.csv").open() as stream:
+        lines = list(csv.DictReader(stream))
+    metrics = [float(line["metric"]) for line in lines if line["metric"]]
+    assert len(lines) == 5 and metrics == sorted(metrics, reverse=True) and len(metrics) == 5 - failed
+    assert [line["metric"] for line in lines[5 - failed :]] == [""] * failed
+
+    narrower = write(method="bayes", parameters={key: {"min": 0.2, "max": 1.0}})
+    assert main([str(narrower), *asked[1:], "--count", "8"]) == 0, "what the file doesn't allow is not tried again"
+    after = {one["values"][key]: one for one in _results(store).values()}
+    assert len(after) == 8 + failed and all(value <= 1 for value in after if value not in found)
+    assert len(read_runs(store, "small")) == 8, "what was measured is not measured again"
 
 
 @pytest.mark.e2e

@@ -11,7 +11,7 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 from srecycle.compose import build
 from srecycle.errors import UserError
 from srecycle.study.sweep import composing
-from srecycle.sweep.file import arguments, read_file
+from srecycle.sweep.file import arguments, read_file, shipped
 from srecycle.sweep.propose import drawn, grid
 
 ROOT = Path(__file__).parents[3]
@@ -98,8 +98,17 @@ def test_file_that_asks_for_what_is_not_done_here_is_refused_by_name(case: str, 
         read_file(_write(tmp_path, **content))
 
 
+def test_shipped_file_is_found_by_its_name_unless_one_of_ones_own_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert {name: read_file(Path(name)).name for name in shipped()} == {file.stem: file.stem for file in SHIPPED}
+    _write(tmp_path).rename(tmp_path / "thresholds")
+    assert [one.name for one in read_file(Path("thresholds")).parameters] == ["seed"]
+
+
 def test_file_that_is_no_yaml_or_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="can't be read"):
+    with pytest.raises(UserError, match=r"can't be read.*one of fewer_data, .*, thresholds"):
         read_file(tmp_path / "nowhere.yaml")
     (tmp_path / "broken.yaml").write_text("a: [")
     with pytest.raises(UserError, match="is no YAML"):

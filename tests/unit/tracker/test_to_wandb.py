@@ -6,13 +6,19 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
+import filelock
 import pyarrow as pa
 import pytest
+import wandb
 
 from srecycle.data import Source
 from srecycle.data.testbed import Testbed as World
+from srecycle.errors import UserError
 from srecycle.stage import Made, materialize
 from srecycle.store import Store
 from srecycle.tracker import RunInfo
@@ -67,7 +73,7 @@ def test_run_is_replayed_once_as_it_would_have_been_logged(store: Store, made: M
     assert [line.get("train/loss") for line in _told(replayed)] == [None, 0.5, 0.25]
     assert replayed.summary["status"] == "finished" and replayed.summary["cost/usd"] == 0.5
     assert replayed.about["run_id"] == "later" and replayed.about["name"] == "arm (a=1)"
-    assert replayed.config["threshold/keep.ifd_max.below"] == 0.9
+    assert replayed.config["threshold/keep/ifd_max/below"] == 0.9
     assert json.loads((later.folder / "manifest.json").read_text())["source"]["key"] == made.artifact.key
     to_wandb([later.folder], WandbTracker(mode="offline", project="another"))
     assert len(_offline(later.folder)) == 2
@@ -76,7 +82,7 @@ def test_run_is_replayed_once_as_it_would_have_been_logged(store: Store, made: M
 _APART = """
 import sys
 from pathlib import Path
-from tests.unit.tracker.test_replay import CURVE, OFFLINE, Source, Store, World, info, materialize
+from tests.unit.tracker.test_to_wandb import CURVE, OFFLINE, Source, Store, World, info, materialize
 store = Store(Path(sys.argv[1]))
 session = OFFLINE.open(info(store))
 session.stage("source", materialize(Source(data=World(count=3, mix={"ok": 1.0})), store))
@@ -147,7 +153,56 @@ def test_run_under_a_sweep_of_wandb_loses_nothing_to_its_locked_keys(store: Stor
     read = offline_run(_offline(folder)[0])
     assert read.about["run_id"] == "given"
     assert read.config["teacher"] == "scripted" and read.config["keep.ifd_max.below"] == 0.9
-    assert read.config["cfg"] == CONFIG and read.config["threshold/keep.ifd_max.below"] == 0.9
+    assert read.config["cfg"] == CONFIG and read.config["threshold/keep/ifd_max/below"] == 0.9
+
+
+def test_run_that_wandb_refuses_does_not_stop_the_others(
+    store: Store, made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [info(store) for _ in range(2)]
+    for run in runs:
+        session = JsonlTracker().open(run)
+        session.stage("source", made)
+        session.finish("finished", {})
+    log, calls = wandb.sdk.wandb_run.Run.log, iter([OSError("no space left")])
+
+    def once(*given: Any, **named: Any) -> None:
+        for error in calls:
+            raise error
+        log(*given, **named)
+
+    monkeypatch.setattr("wandb.sdk.wandb_run.Run.log", once)
+    outcomes = to_wandb([run.folder for run in runs], OFFLINE)
+    assert list(outcomes.values()) == ["refused by W&B", "replayed"]
+    assert to_wandb([runs[0].folder], OFFLINE) == {runs[0].folder: "replayed"}, "it is tried again"
+
+
+def test_run_that_cannot_begin_holds_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = info(store)
+    refusal = wandb.errors.UsageError("not\nlike this")
+    monkeypatch.setattr("wandb.init", lambda **_: (_ for _ in ()).throw(refusal))
+    with pytest.raises(UserError, match=r"W&B can't begin a run .not like this."):
+        OFFLINE.open(run)
+    with filelock.FileLock(run.folder / "metrics.lock", timeout=0):
+        pass
+
+
+def test_wandb_that_takes_for_ever_holds_up_no_stage_and_the_end_for_a_while_only(
+    store: Store, made: Made, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, stuck = info(store), threading.Event()
+    session = WandbTracker(mode="offline", finish_minutes=0.01).open(run)
+    monkeypatch.setattr("wandb.sdk.wandb_run.Run.log", lambda *_, **__: stuck.wait(60) and None)
+    began = time.monotonic()
+    session.stage("source", made)
+    session.curve("train", CURVE)
+    session.finish("finished", {})
+    assert time.monotonic() - began < 20
+    stuck.set()
+    assert f"srecycle-report --to-wandb {run.id}" in " ".join(capsys.readouterr().err.split())
+    assert [event["state"] for event in read_events(run.folder / "metrics.jsonl") if event["event"] == "wandb"] == [
+        "begun"
+    ]
 
 
 def test_run_goes_on_where_wandb_stops_taking_it(

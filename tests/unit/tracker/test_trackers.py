@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import filelock
 import pyarrow as pa
 import pytest
 
@@ -12,6 +13,7 @@ from srecycle.data.testbed import Testbed as World
 from srecycle.stage import Made, materialize
 from srecycle.store import Store
 from srecycle.tracker import NullTracker, RunInfo, Tracker
+from srecycle.tracker.events import read_events
 from srecycle.tracker.jsonl import JsonlTracker
 
 CURVE = pa.table({"step": [1, 2], "loss": [0.5, None]})
@@ -78,6 +80,27 @@ def test_jsonl_events_are_whole_and_in_order(tmp_path: Path, made: Made) -> None
     ]
 
 
+def test_jsonl_leaves_what_was_made_from_what(tmp_path: Path, made: Made) -> None:
+    info = _info(tmp_path / "run")
+    _run(JsonlTracker(), info, made)
+    manifest = json.loads((info.folder / "manifest.json").read_text())
+    assert manifest == {
+        "source": {
+            "key": made.artifact.key,
+            "how": "run",
+            "stage": "source",
+            "inputs": [],
+            "files": made.artifact.record["files"],
+        }
+    }
+
+
+def test_events_are_read_past_bytes_that_a_crash_left(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    file.write_bytes(b'{"event": "run"}\n\xff\xfe\x00garbage\n[1]\n{"event": "end"}\n{"event": "st')
+    assert [event["event"] for event in read_events(file)] == ["run", "end"]
+
+
 def test_jsonl_event_stands_at_once(tmp_path: Path, made: Made) -> None:
     info = _info(tmp_path / "run")
     session = JsonlTracker().open(info)
@@ -90,6 +113,8 @@ def test_jsonl_not_a_number_is_refused(tmp_path: Path) -> None:
     session = JsonlTracker().open(_info(tmp_path / "run"))
     with pytest.raises(ValueError, match="JSON compliant"):
         session.finish("finished", {"x": math.nan})
+    with filelock.FileLock(tmp_path / "run" / "metrics.lock", timeout=0):
+        pass
 
 
 def test_null_tracker_leaves_nothing(tmp_path: Path, made: Made) -> None:
