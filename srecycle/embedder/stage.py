@@ -6,12 +6,12 @@ and the instruction's vector. Identity: the embedder, the student where it is th
 keys.
 """
 
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from srecycle.config import component, runtime
 from srecycle.data import Source
 from srecycle.embedder.base import Embedder, TextEncoder, Vectors
-from srecycle.engine import Engine
+from srecycle.engine import Engine, Mapper
 from srecycle.reflection import Reflect
 from srecycle.reflection.versions import version_table
 from srecycle.rows import OK
@@ -29,6 +29,8 @@ from srecycle.stage import Metrics, Stage, Work
 from srecycle.student import Student
 
 _READ = ("instruction", "input", "response")
+Line = Mapping[str, Any]
+"""A version, as `version_table` has it."""
 
 
 @component
@@ -47,50 +49,90 @@ class Embeddings(Stage):
         return "embeddings"
 
     def check(self) -> None:
-        """Refuse to start where the embedder lacks something."""
-        self.embedder.check(self.student)
+        """Refuse to start where the engine or the embedder lacks something."""
+        self.engine.check()
+        if not self.engine.elsewhere:
+            self.embedder.check(self.student)
 
     def run(self, work: Work) -> Metrics:
         """Embed all versions, a row's versions together."""
         versions = version_table(work, self.rows, self.reflections, _READ).to_pylist()
         rows = [list(lines) for _, lines in groupby(versions, key=itemgetter("id"))]
-        encoder = self.embedder.load(self.student)
-        encoder.batch_tokens = work.planned("batch_tokens", lambda: self.embedder.batch_tokens or encoder.batch_tokens)
-        projection = self.embedder.projection(encoder.dimensions)
-        started = time.monotonic()
-
-        def embed(shard: Sequence[Sequence[Mapping[str, Any]]]) -> pa.Table:
-            return embeddings(encoder, projection, [line for lines in shard for line in lines if line["status"] == OK])
-
-        def rate() -> str:
-            return f"{encoder.read_tokens / (time.monotonic() - started):,.0f} tokens/s"
-
-        try:
-            table = self.engine.map_shards(self.name, rows, embed, work.scratch, rate)
-        finally:
-            encoder.stopped = True  # an interruption reaches the main thread only
+        embedding = Embedding(replace(self, rows=None, reflections=()))
+        table = self.engine.map_shards(self.name, rows, embedding, work.scratch, embedding.rate)
         work.write("embeddings", table)
-        work.notes.update(
-            batch_tokens=encoder.batch_tokens,
-            out_of_memory_splits=encoder.splits,
-            tokens_per_second=round(encoder.read_tokens / (time.monotonic() - started), 1),
-        )
+        work.notes |= embedding.notes
         statuses = Counter(table["status"].to_pylist())
         return {
             "versions": len(table),
             "embedder": type(self.embedder).__name__,
-            "model": encoder.model,
-            "model_dimensions": encoder.dimensions,
-            "dimensions": projection.shape[1],
+            "model": embedding.settled["model"],
+            "model_dimensions": embedding.settled["model_dimensions"],
+            "dimensions": min(embedding.settled["model_dimensions"], self.embedder.dimensions),
             "truncated": pc.sum(table["truncated"]).as_py() or 0,
             **_quantiles(table["coherence"].drop_null().to_numpy()),
             **{f"status/{status}": count for status, count in sorted(statuses.items())},
         }
 
 
-def embeddings(
-    encoder: TextEncoder, projection: npt.NDArray[np.float64], lines: Sequence[Mapping[str, Any]]
-) -> pa.Table:
+class Embedding(Mapper[Embeddings, Sequence[Line], pa.Table]):
+    """What a worker does: it loads the embedder, and embeds the versions of rows.
+
+    Its settings are the stage without what that reads.
+    """
+
+    settles: ClassVar[tuple[str, ...]] = ("batch_tokens", "model", "model_dimensions")
+
+    def load(self) -> Mapping[str, Any]:
+        """Load the model. Raises UserError where it can't be loaded."""
+        embedder = self.settings.embedder
+        embedder.check(self.settings.student)
+        self._encoder = one = embedder.load(self.settings.student)
+        self._projection = embedder.projection(one.dimensions)
+        budget = embedder.batch_tokens or one.batch_tokens
+        return {"batch_tokens": budget, "model": one.model, "model_dimensions": one.dimensions}
+
+    def adopt(self) -> None:
+        """Batch as all workers do."""
+        self._encoder.batch_tokens = self.settled["batch_tokens"]
+
+    def __call__(self, items: Sequence[Sequence[Line]]) -> pa.Table:
+        """Return the embeddings of the usable versions of rows."""
+        usable = [line for lines in items for line in lines if line["status"] == OK]
+        return embeddings(self._encoder, self._projection, usable)
+
+    def name(self, item: Sequence[Line]) -> str:
+        """Return the row's id."""
+        return str(item[0]["id"])
+
+    def counts(self) -> dict[str, Any]:
+        """Return how much was read, and what batches came to."""
+        one = self._encoder
+        return {"tokens": one.read_tokens, "batch_tokens": one.batch_tokens, "splits": one.splits}
+
+    def close(self) -> None:
+        """End after the batch that is being computed."""
+        self._encoder.stopped = True
+
+    def rate(self) -> str:
+        """Say how fast it goes."""
+        return f"{self._tokens_a_second:,.0f} tokens/s"
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What the provenance tells, of all workers together."""
+        return {
+            "batch_tokens": min((one["batch_tokens"] for one in self.told), default=self.settled["batch_tokens"]),
+            "out_of_memory_splits": sum(one["splits"] for one in self.told),
+            "tokens_per_second": round(self._tokens_a_second, 1),
+        }
+
+    @property
+    def _tokens_a_second(self) -> float:
+        return sum(one["tokens"] for one in self.told) / self.seconds if self.seconds else 0.0
+
+
+def embeddings(encoder: TextEncoder, projection: npt.NDArray[np.float64], lines: Sequence[Line]) -> pa.Table:
     """Return the embeddings of usable versions (with id, version, instruction, input and response), in order.
 
     `coherence` is the cosine of instruction and response, `truncated` whether either lost its end.
@@ -136,12 +178,12 @@ def embedding_schema(dimensions: int) -> pa.Schema:
     )
 
 
-def whole_instruction(line: Mapping[str, Any]) -> str:
+def whole_instruction(line: Line) -> str:
     """Return an instruction and, where there is one, its input."""
     return f"{line['instruction']}\n{line['input']}" if line["input"].strip() else str(line["instruction"])
 
 
-def _emptiness(line: Mapping[str, Any]) -> str:
+def _emptiness(line: Line) -> str:
     for name in ("response", "instruction"):
         if not line[name].strip():
             return f"empty_{name}"

@@ -1,54 +1,36 @@
-"""The engine of one machine: shards one after the other, or several at a time in threads."""
+"""The engine of one machine: shards one after the other, or several at a time in threads that share what is loaded."""
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
-import pyarrow as pa
 from pydantic import Field
 
 from srecycle.config import component, runtime
-from srecycle.engine.base import Engine, Item, finish_shard, gathered, planned_shards, shard_file
-from srecycle.progress import Detail, metered
+from srecycle.engine.base import Engine, Item, Made, Mapper, Work, Workers, settle
 
 
 @component
 class LocalEngine(Engine):
-    """Runs `workers` shards at a time on this machine."""
+    """Maps `workers` shards at a time in this process."""
 
     workers: Annotated[int, Field(ge=1)] = runtime(1)
 
-    def map_shards(
-        self,
-        label: str,
-        items: Sequence[Item],
-        function: Callable[[Sequence[Item]], pa.Table],
-        scratch: Path,
-        detail: Detail = str,
-    ) -> pa.Table:
-        """Return the concatenation of `function(shard)` over all shards, in item order."""
-        shards = planned_shards(scratch, len(items), self.shard_rows)
-        left = [number for number in range(len(shards)) if not shard_file(scratch, number).exists()]
+    @contextmanager
+    def at_work(self, work: Work[Item, Made], scratch: Path) -> Iterator[Workers[Item, Made]]:
+        """Load here, where there is something to load."""
+        if not isinstance(work, Mapper):
+            yield Workers(work=work, count=self.workers)
+            return
+        found = work.load()
+        try:
+            settle(work, scratch, found)
+            work.adopt()
+            yield Workers(work=work, count=self.workers)
+        finally:
+            work.close()  # an interruption reaches the main thread only
 
-        def work(number: int) -> int:
-            shard = shards[number]
-            finish_shard(scratch, number, function(items[shard.start : shard.stop]))
-            return len(shard)
 
-        with metered(label, len(items), detail=detail) as meter:
-            meter.resume_at(len(items) - sum(len(shards[number]) for number in left))
-            if self.workers == 1:
-                for number in left:
-                    meter.advance(work(number))
-            else:
-                pool = ThreadPoolExecutor(self.workers)
-                try:
-                    for done in as_completed([pool.submit(work, number) for number in left]):
-                        meter.advance(done.result())
-                except BaseException:
-                    # Shards under way are not waited for: what they wait for themselves is the stage's to end.
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    raise
-                pool.shutdown()
-        return gathered(scratch, len(shards))
+HERE: Final = LocalEngine(shard_rows=512, workers=1)
+"""One shard after the other, where nobody chose otherwise."""

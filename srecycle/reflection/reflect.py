@@ -21,6 +21,7 @@ from srecycle.progress import say
 from srecycle.reflection.bases import Base, bases
 from srecycle.reflection.bill import Bill
 from srecycle.reflection.criteria import scores
+from srecycle.reflection.generating import Asking, asked_by, in_memory
 from srecycle.reflection.parsing import Parsed, parse
 from srecycle.reflection.prompts import Reflection
 from srecycle.rows import CANDIDATE_SCHEMA, OK, Candidate, Phase, challenger, kind_of, to_rows, to_table
@@ -64,23 +65,29 @@ class Reflect(Stage):
         return f"reflect_{self.phase}"
 
     def check(self) -> None:
-        """Refuse to start without what the teacher needs (a key, a file)."""
-        self.teacher.check()
+        """Refuse to start without what the engine needs, or the teacher (a key, a file, a device of this machine)."""
+        self.engine.check()
+        if not (self.engine.elsewhere and in_memory(self.teacher)):
+            self.teacher.check()
 
     def run(self, work: Work) -> Metrics:
         """Ask, parse, and write the candidates."""
         shown = self._bases(work)
         bill = Bill(work)
         given: dict[tuple[str, str, int], Answered] = {}
-        with Ledger(work.store.root / "ledger.sqlite") as ledger, _done_with(self.teacher):
+        with (
+            Ledger(work.store.root / "ledger.sqlite") as ledger,
+            _done_with(self.teacher),
+            asked_by(self.engine, self.teacher, work.scratch) as (ask, engine),
+        ):
             if self.teacher.whole:
-                given, replies = self._ask(self.requests(shown), ledger)
+                given, replies = self._ask(self.requests(shown), ledger, ask)
                 bill.keep("whole", replies)
 
             def reflect(shard: Sequence[Base]) -> pa.Table:
                 requests, answers = self.requests(shard), given
                 if not self.teacher.whole:
-                    answers, replies = self._ask(requests, ledger)
+                    answers, replies = self._ask(requests, ledger, ask)
                     bill.keep(f"{shard[0].row.id} {shard[0].version}", replies)
                 asked = iter([answers[_asked_for(request)] for request in requests])
                 candidates = [
@@ -90,7 +97,7 @@ class Reflect(Stage):
                 ]
                 return to_table(candidates, CANDIDATE_SCHEMA)
 
-            candidates = self.engine.map_shards(self.name, shown, reflect, work.scratch)
+            candidates = engine.map_shards(self.name, shown, reflect, work.scratch)
         work.write("candidates", candidates)
         work.notes["calls"] = told = bill.total
         if told.get("usd"):
@@ -146,13 +153,13 @@ class Reflect(Stage):
         return replace(one.request, messages=messages) if messages is not None else None
 
     def _ask(
-        self, requests: Sequence[Request], ledger: Ledger
+        self, requests: Sequence[Request], ledger: Ledger, ask: Asking
     ) -> tuple[dict[tuple[str, str, int], Answered], list[Reply]]:
         """Ask, and ask again where a reply can't be used, until all are usable or given up; return all replies too."""
-        replies = list(self.teacher.replies(requests, ledger))
+        replies = list(ask(requests, ledger))
         asked = {_asked_for(one): self.answered(one, reply) for one, reply in zip(requests, replies, strict=True)}
         while again := [request for one in asked.values() if (request := self.again(one))]:
-            more = self.teacher.replies(again, ledger)
+            more = ask(again, ledger)
             replies += more
             for request, reply in zip(again, more, strict=True):
                 before = asked[_asked_for(request)]

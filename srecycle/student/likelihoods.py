@@ -1,15 +1,15 @@
 """The stage that asks the student how likely each version of each row is (sections 3.1 and 3.2 of the paper).
 
 In: versions. Out: `likelihoods.parquet`, one line a usable version, in version order. Identity: the student, its
-template, how the scorer reads, and the versions' keys. The batches' token budget is not: it is found once, kept with
-the plan until the stage is done, and told in the provenance.
+template, how the scorer reads, and the versions' keys. The batches' token budget is not: the first worker that loads
+the student finds it, it is kept with the plan until the stage is done, and told in the provenance.
 """
 
 import math
 import threading
-import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from srecycle.config import component, runtime
 from srecycle.data import Source
-from srecycle.engine import Engine
+from srecycle.engine import Engine, Mapper
 from srecycle.progress import say
 from srecycle.reflection import Reflect
 from srecycle.reflection.versions import version_table
@@ -63,8 +63,10 @@ class Likelihoods(Stage):
         return "likelihoods"
 
     def check(self) -> None:
-        """Refuse to start on a device that isn't there."""
-        self.student.check()
+        """Refuse to start without what the engine needs, or on a device that isn't there."""
+        self.engine.check()
+        if not self.engine.elsewhere:
+            self.student.check()
 
     def run(self, work: Work) -> Metrics:
         """Score all versions, a row's versions together."""
@@ -72,31 +74,10 @@ class Likelihoods(Stage):
         rows = [list(lines) for _, lines in groupby(versions, key=itemgetter("id"))]
         if self.trained_in is not None:
             say("  warning: the student is scored in another template than it is trained in")
-        inference = self.inference(self.student.load(), work)
-        started, scored = time.monotonic(), list[int]()
-
-        def score(shard: Sequence[Sequence[Line]]) -> pa.Table:
-            usable = [line for lines in shard for line in lines if line["status"] == OK]
-            table = to_table(self.likelihoods(inference, usable), LIKELIHOOD_SCHEMA)
-            scored.append(len(shard))
-            return table
-
-        def rate() -> str:
-            return f"{inference.read_tokens / (time.monotonic() - started):,.0f} tokens/s"
-
-        try:
-            table = self.engine.map_shards(self.name, rows, score, work.scratch, rate)
-        finally:
-            inference.stopped = True  # an interruption reaches the main thread only
+        scoring = Scoring(replace(self, rows=None, reflections=(), trained_in=None))
+        table = self.engine.map_shards(self.name, rows, scoring, work.scratch, scoring.rate)
         work.write("likelihoods", table)
-        seconds = time.monotonic() - started
-        work.notes.update(
-            batch_tokens=inference.batch_tokens,
-            out_of_memory_splits=inference.splits,
-            shared_prefixes=inference.shares,
-            rows_per_second=round(sum(scored) / seconds, 2),
-            tokens_per_second=round(inference.read_tokens / seconds, 1),
-        )
+        work.notes |= scoring.notes
         _warn(table)
         statuses = Counter(table["status"].to_pylist())
         return {
@@ -104,19 +85,16 @@ class Likelihoods(Stage):
             "ifd_above_one_share": _share_above_one(table),
             "context_truncated": pc.sum(table["context_truncated"]).as_py() or 0,
             "target_truncated": pc.sum(table["target_truncated"]).as_py() or 0,
-            "anchor": anchor_name(inference.loaded.tokenizer),
+            "anchor": anchor_name(self.student.tokenizer()),
             "scored_in_another_template": self.trained_in is not None,
             **{f"status/{status}": count for status, count in sorted(statuses.items())},
         }
 
-    def inference(self, loaded: Loaded, work: Work | None = None) -> "Inference":
-        """Return what computes token losses; with the budget that this work began with, where it is resumed."""
+    def inference(self, loaded: Loaded) -> "Inference":
+        """Return what computes token losses, in batches of the scorer's budget or of what suits the device."""
         from srecycle.student.inference import Inference, found_budget  # imports torch, which planning must not
 
-        budget = self.scorer.batch_tokens
-        if work is not None:
-            budget = work.planned("batch_tokens", lambda: budget or found_budget(loaded))
-        budget = budget or found_budget(loaded)
+        budget = self.scorer.batch_tokens or found_budget(loaded)
         return Inference(loaded, budget, share=self.scorer.share_prefixes, compiled=self.scorer.compile)
 
     def likelihoods(self, inference: "Inference", lines: Sequence[Line]) -> Iterator[Likelihood]:
@@ -165,6 +143,69 @@ class Likelihoods(Stage):
         if reason is None and self.scorer.token_losses and isinstance(reading, Reading):
             values |= _token_columns(inference.loaded, reading, found)
         return Likelihood(id=line["id"], version=line["version"], status=reason or OK, **(facts | values))
+
+
+class Scoring(Mapper[Likelihoods, Sequence[Line], pa.Table]):
+    """What a worker does: it loads the student, and scores the versions of one row after the other.
+
+    Its settings are the stage without what that reads.
+    """
+
+    settles: ClassVar[tuple[str, ...]] = ("batch_tokens",)
+
+    def load(self) -> Mapping[str, Any]:
+        """Load the student. Raises UserError where it can't be loaded."""
+        self._inference = self.settings.inference(self.settings.student.load())
+        self._scored = list[int]()
+        return {"batch_tokens": self._inference.batch_tokens}
+
+    def adopt(self) -> None:
+        """Batch as all workers do."""
+        self._inference.batch_tokens = self.settled["batch_tokens"]
+
+    def __call__(self, items: Sequence[Sequence[Line]]) -> pa.Table:
+        """Return the likelihoods of the usable versions of rows."""
+        usable = [line for lines in items for line in lines if line["status"] == OK]
+        table = to_table(self.settings.likelihoods(self._inference, usable), LIKELIHOOD_SCHEMA)
+        self._scored.append(len(items))
+        return table
+
+    def name(self, item: Sequence[Line]) -> str:
+        """Return the row's id."""
+        return str(item[0]["id"])
+
+    def counts(self) -> dict[str, Any]:
+        """Return how much was scored, and what batches came to."""
+        one = self._inference
+        return {
+            "rows": sum(self._scored),
+            "tokens": one.read_tokens,
+            "batch_tokens": one.batch_tokens,
+            "splits": one.splits,
+            "shares": one.shares,
+        }
+
+    def close(self) -> None:
+        """End after the batch that is being computed."""
+        self._inference.stopped = True
+
+    def rate(self) -> str:
+        """Say how fast it goes."""
+        return f"{self._a_second('tokens'):,.0f} tokens/s"
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What the provenance tells, of all workers together."""
+        return {
+            "batch_tokens": min((one["batch_tokens"] for one in self.told), default=self.settled["batch_tokens"]),
+            "out_of_memory_splits": sum(one["splits"] for one in self.told),
+            "shared_prefixes": all(one["shares"] for one in self.told),
+            "rows_per_second": round(self._a_second("rows"), 2),
+            "tokens_per_second": round(self._a_second("tokens"), 1),
+        }
+
+    def _a_second(self, name: str) -> float:
+        return sum(one[name] for one in self.told) / self.seconds if self.seconds else 0.0
 
 
 _computing = threading.Lock()

@@ -1,7 +1,9 @@
 """The embeddings stage: one line a version, reasons instead of numbers, and the same bytes after a kill."""
 
+import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from srecycle.data.alpaca import Alpaca
 from srecycle.embedder import Embedder, Embeddings
 from srecycle.embedder.stage import embedding_schema, embeddings, whole_instruction
 from srecycle.embedder.student import StudentEmbedder
+from srecycle.engine.base import Workers
 from srecycle.engine.local import LocalEngine
 from srecycle.keep.base import EMBEDDING
 from srecycle.reflection.versions import VERSION_SCHEMA
@@ -135,15 +138,17 @@ class _Mortal(LocalEngine):
 
     shards: int = runtime()
 
-    def map_shards(self, label: str, items: Sequence[Any], function: Any, *rest: Any, **named: Any) -> pa.Table:
+    @contextmanager
+    def at_work(self, *given: Any) -> Iterator[Workers[Any, Any]]:
         numbers = itertools.count()
+        with super().at_work(*given) as workers:
 
-        def mortal(shard: Sequence[Any]) -> Any:
-            if next(numbers) == self.shards:
-                raise _KilledError
-            return function(shard)
+            def mortal(shard: Sequence[Any]) -> Any:
+                if next(numbers) == self.shards:
+                    raise _KilledError
+                return workers.work(shard)
 
-        return super().map_shards(label, items, mortal, *rest, **named)
+            yield dataclasses.replace(workers, work=mortal)
 
 
 def test_embeddings_killed_go_on_at_the_shard_with_the_budget_of_before(

@@ -1,15 +1,23 @@
 """The plan of shards stands from the start, and neither workers nor interruptions change a result."""
 
 import json
+import pickle
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pytest
 
 from srecycle import progress
+from srecycle.config import Component, component
+from srecycle.engine import Mapper
 from srecycle.engine.local import LocalEngine
+from srecycle.engine.ray import RayEngine, room
+from srecycle.errors import UserError
 from srecycle.store import write_table
 
 ITEMS = list(range(23))
@@ -137,3 +145,115 @@ def test_map_shards_failure_cancels_what_has_not_begun(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="first"):
         LocalEngine(shard_rows=1, workers=2).map_shards("t", list(range(50)), function, tmp_path)
     assert len(seen) < 10
+
+
+@component
+class Toy(Component):
+    """Something with a heavy part, which it makes when it is asked for it."""
+
+    part: "Toy | None" = None
+
+    @cached_property
+    def heavy(self) -> list[int]:
+        return list(range(1000))
+
+
+class Drawing(Mapper[Toy, int, pa.Table]):
+    """Marks its rows with what it drew when it was loaded."""
+
+    settles: ClassVar[tuple[str, ...]] = ("drawn",)
+    draws: ClassVar[list[int]] = []
+    closed: ClassVar[int] = 0
+
+    def load(self) -> Mapping[str, Any]:
+        self.draws.append(len(self.draws))
+        self.done = list[int]()
+        return {"drawn": self.draws[-1]}
+
+    def adopt(self) -> None:
+        self.drawn = self.settled["drawn"]
+
+    def __call__(self, items: Sequence[int]) -> pa.Table:
+        self.done += items
+        if -1 in items:
+            raise RuntimeError("a bad item")
+        return pa.table({"n": list(items), "drawn": [self.drawn] * len(items)})
+
+    def name(self, item: int) -> str:
+        return str(item)
+
+    def counts(self) -> dict[str, Any]:
+        return {"items": len(self.done)}
+
+    def close(self) -> None:
+        type(self).closed += 1
+
+
+@pytest.fixture(autouse=True)
+def _nothing_drawn() -> None:
+    Drawing.draws.clear()
+    Drawing.closed = 0
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_mapper_is_loaded_once_for_all_workers_and_closed(tmp_path: Path, workers: int) -> None:
+    mapper = Drawing(Toy())
+    assert not mapper.told and not mapper.seconds
+    table = LocalEngine(shard_rows=5, workers=workers).map_shards("t", ITEMS, mapper, tmp_path)
+    assert table["n"].to_pylist() == ITEMS
+    assert (len(Drawing.draws), Drawing.closed, mapper.told) == (1, 1, [{"items": len(ITEMS)}])
+    assert mapper.seconds > 0
+
+
+def test_mapper_resumed_works_by_what_was_settled_before(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="a bad item"):
+        LocalEngine(shard_rows=5).map_shards("t", [*ITEMS[:12], -1], Drawing(Toy()), tmp_path)
+    assert Drawing.closed == 1
+    table = LocalEngine(shard_rows=5).map_shards("t", ITEMS[:13], Drawing(Toy()), tmp_path)
+    assert table["drawn"].to_pylist() == [0] * 13 and Drawing.draws == [0, 1]
+
+
+def test_mapper_with_nothing_left_to_do_is_not_loaded_and_knows_what_was_settled(tmp_path: Path) -> None:
+    made = [LocalEngine(shard_rows=5).map_shards("t", ITEMS, Drawing(Toy()), tmp_path)]
+    mapper = Drawing(Toy())
+    made.append(LocalEngine(shard_rows=5).map_shards("t", ITEMS, mapper, tmp_path))
+    assert made[0].equals(made[1]) and Drawing.draws == [0]
+    assert mapper.settled == {"drawn": 0} and not mapper.told
+
+
+def test_mapper_is_sent_without_what_its_settings_hold_in_memory() -> None:
+    mapper = Drawing(Toy(part=Toy()))
+    bare = len(pickle.dumps(mapper))
+    assert mapper.settings.heavy and mapper.settings.part is not None and mapper.settings.part.heavy
+    assert len(pickle.dumps(mapper)) == bare
+    sent = pickle.loads(pickle.dumps(mapper)).settings  # noqa: S301 - what Ray does
+    assert sent == mapper.settings and "heavy" not in vars(sent)
+
+
+def test_ray_engine_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"pip install 'srecycle\[ray\]'"):
+        RayEngine().check()
+
+
+@pytest.mark.parametrize("gpus", [1.5, -1.0])
+def test_ray_engine_refuses_gpus_that_nobody_can_share(gpus: float) -> None:
+    with pytest.raises(ValueError, match="gpus_per_worker"):
+        RayEngine(gpus_per_worker=gpus)
+    assert RayEngine(gpus_per_worker=0.5).gpus_per_worker == 0.5
+
+
+@pytest.mark.parametrize(
+    ("node", "cpus", "gpus", "workers"),
+    [
+        ({"CPU": 16.0, "GPU": 4.0}, 1, 1, 4),
+        ({"CPU": 16.0, "GPU": 4.0}, 8, 1, 2),
+        ({"CPU": 16.0, "GPU": 1.0}, 1, 0.5, 2),
+        ({"CPU": 16.0, "GPU": 4.0}, 1, 8, 0),
+        ({"CPU": 3.0}, 1, 0, 3),
+        ({"CPU": 3.0}, 1, 1, 0),
+        ({}, 1, 0, 0),
+    ],
+)
+def test_ray_room_is_what_a_machine_has_of_both(node: dict[str, float], cpus: float, gpus: float, workers: int) -> None:
+    assert room(node, cpus, gpus) == workers

@@ -5,12 +5,12 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 import yaml
@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from srecycle.config import component, runtime
 from srecycle.data import Source
 from srecycle.data.alpaca import Alpaca
+from srecycle.engine.base import Workers
 from srecycle.engine.local import LocalEngine
 from srecycle.rows import LIKELIHOOD_SCHEMA, Likelihood, to_table
 from srecycle.scorer import LIKELIHOODS, Scorer, scores
@@ -344,15 +345,17 @@ class _Mortal(LocalEngine):
 
     shards: int = runtime()
 
-    def map_shards(self, label: str, items: Sequence[Any], function: Any, *rest: Any, **named: Any) -> pa.Table:
+    @contextmanager
+    def at_work(self, *given: Any) -> Iterator[Workers[Any, Any]]:
         numbers = itertools.count()
+        with super().at_work(*given) as workers:
 
-        def mortal(shard: Sequence[Any]) -> Any:
-            if next(numbers) == self.shards:
-                raise _KilledError
-            return function(shard)
+            def mortal(shard: Sequence[Any]) -> Any:
+                if next(numbers) == self.shards:
+                    raise _KilledError
+                return workers.work(shard)
 
-        return super().map_shards(label, items, mortal, *rest, **named)
+            yield dataclasses.replace(workers, work=mortal)
 
 
 def test_likelihoods_killed_go_on_at_the_shard_with_the_budget_found_before(
