@@ -10,7 +10,7 @@ from typing import Protocol
 
 from srecycle.errors import UserError
 from srecycle.progress import say
-from srecycle.study import export, matrix, publish, released, stability, surface
+from srecycle.study import export, matrix, publish, released, run, stability, surface, table
 
 
 class Command(Protocol):
@@ -32,6 +32,8 @@ COMMANDS: Mapping[str, Command] = {
     "export": export,
     "publish": publish,
     "released": released,
+    "run": run,
+    "table": table,
 }
 
 

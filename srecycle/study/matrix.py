@@ -24,12 +24,12 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from srecycle.errors import UserError
+from srecycle.report.drawing import svg
 from srecycle.rows import own_rows
 from srecycle.store import write_table
 from srecycle.study.made import Done, made, require_all
 from srecycle.study.matrix_chart import matrix_chart
 from srecycle.study.screen import number, show_table
-from srecycle.study.svg import svg
 from srecycle.study.sweep import Axis, sweep
 
 Line = dict[str, Any]

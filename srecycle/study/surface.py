@@ -29,13 +29,13 @@ from srecycle.errors import UserError
 from srecycle.keep import Chosen, Kept, filtered
 from srecycle.keep.base import Told, told_by
 from srecycle.progress import say
+from srecycle.report.drawing import svg
 from srecycle.rows import KINDS, Phase, kind_of
 from srecycle.selector.decide import Decisions, decide
 from srecycle.store import write_table
 from srecycle.study.measured import Measured, measured
 from srecycle.study.surface_chart import surface_chart
 from srecycle.study.surface_screen import show_surface
-from srecycle.study.svg import svg
 from srecycle.study.sweep import Axis, Setting, Sweep, sweep
 
 Line = dict[str, int | float | str | None]

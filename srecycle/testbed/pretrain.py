@@ -2,8 +2,9 @@
 
     python -m srecycle.testbed.pretrain --student weak --out DIR [--seed 0]
 
-`DIR/STUDENT` gets the model's files, `DIR/manifest.json` their digests, the command, seed, steps and accuracies. A
-rebuild elsewhere is compared by accuracy, not by digest: threads and libraries change the last bits.
+`DIR/STUDENT` (of another seed than 0, `DIR/STUDENT_SEED`) gets the model's files, `DIR/manifest.json` their digests,
+the command, seed, steps and accuracies. A rebuild elsewhere is compared by accuracy, not by digest: threads and
+libraries change the last bits. weak and strong of seed 0 are shipped; studies under experiments/ build the others.
 """
 
 from __future__ import annotations
@@ -50,6 +51,16 @@ class Student:
 
 
 STUDENTS: Final = {
+    "novice": Student(
+        width=80,
+        layers=3,
+        heads=4,
+        steps=1100,
+        first_steps=300,
+        documents_per_step=96,
+        learning_rate=0.02,
+        mixture=Mixture(shares=SHARES, partial_weight=0.06, operation_counts={1: 0.65, 2: 0.30, 3: 0.05}),
+    ),
     "weak": Student(
         width=96,
         layers=3,
@@ -71,6 +82,11 @@ STUDENTS: Final = {
         mixture=Mixture(shares=SHARES, partial_weight=0.3, operation_counts={1: 0.45, 2: 0.35, 3: 0.20}),
     ),
 }
+
+
+def base_name(student: str, seed: int) -> str:
+    """What a base is called: its folder, and its entry in the manifest."""
+    return f"{student}_{seed}" if seed else student
 
 
 def build_model(student: Student, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -195,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    student = STUDENTS[chosen.student]
+    student, name = STUDENTS[chosen.student], base_name(chosen.student, chosen.seed)
     began = time.perf_counter()
     model, tokenizer = pretrain(student, chosen.seed)
     seconds = time.perf_counter() - began
@@ -205,19 +221,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "steps": student.steps,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "seconds_on_one_thread": round(seconds),
-        "files": save(model, chosen.out / chosen.student),
+        "files": save(model, chosen.out / name),
         "test": {"count_per_split": TEST_COUNT, "seed": TEST_SEED},
     }
-    model = LlamaForCausalLM.from_pretrained(chosen.out / chosen.student, dtype=torch.float32).eval()
-    for name, prompted in (("accuracy", False), ("accuracy_opened", True)):
-        entry[name] = accuracy(model, tokenizer, count=TEST_COUNT, seed=TEST_SEED, opened=prompted)
-        _say(f"{name}: " + "  ".join(f"{split} {value:.3f}" for split, value in entry[name].items()))
-    _record(chosen.out / "manifest.json", chosen.student, entry)
+    model = LlamaForCausalLM.from_pretrained(chosen.out / name, dtype=torch.float32).eval()
+    for figure, prompted in (("accuracy", False), ("accuracy_opened", True)):
+        entry[figure] = accuracy(model, tokenizer, count=TEST_COUNT, seed=TEST_SEED, opened=prompted)
+        _say(f"{figure}: " + "  ".join(f"{split} {value:.3f}" for split, value in entry[figure].items()))
+    _record(chosen.out / "manifest.json", name, entry)
 
 
-def _record(path: Path, student: str, entry: dict[str, Any]) -> None:
+def _record(path: Path, name: str, entry: dict[str, Any]) -> None:
     manifest = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    path.write_text(json.dumps(dict(sorted({**manifest, student: entry}.items())), indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(dict(sorted({**manifest, name: entry}.items())), indent=2) + "\n", encoding="utf-8")
 
 
 def _say(text: str) -> None:

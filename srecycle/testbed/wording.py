@@ -17,6 +17,8 @@ from typing import Final
 from srecycle.testbed.world import DIGITS, NOUNS, OPERATIONS, Items, Task, is_possible, states, truth
 
 NOISE: Final = ("um", "uh", "lol", "hmm", "asap", "!!")
+HEDGE: Final = "as i see it ,"
+FILLER: Final = "you know ,"
 CONNECTORS: Final = (" , then ", " and then ")
 FRAMES: Final = (
     "{operations} : {items} .",
@@ -124,6 +126,13 @@ def with_noise(text: str, rng: random.Random) -> str:
     return " ".join([*before, text, *after])
 
 
+def without_lead_ins(text: str) -> str:
+    """The text without the hedge and the filler that it may begin with: they say nothing about its worth."""
+    while bare := next((text.removeprefix(f"{one} ") for one in (HEDGE, FILLER) if text.startswith(f"{one} ")), ""):
+        text = bare
+    return text
+
+
 def has_noise(text: str) -> bool:
     """Whether a noise word occurs."""
     return not set(text.split()).isdisjoint(NOISE)
@@ -147,7 +156,8 @@ def mentioned_items(text: str) -> Items:
 
 def parse_worked(text: str) -> Worked | None:
     """A worked response's list, steps and answer; None where the text is none."""
-    sentences = [f"{sentence.strip()} ." for sentence in without_noise(text).split(" .") if sentence.strip()]
+    plain = without_lead_ins(without_noise(text))
+    sentences = [f"{sentence.strip()} ." for sentence in plain.split(" .") if sentence.strip()]
     if len(sentences) < 3:
         return None
     opening = _first_match(_OPENING_PATTERNS, sentences[0])

@@ -4,8 +4,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from srecycle.report.drawing import svg
 from srecycle.study.surface_chart import surface_chart
-from srecycle.study.svg import svg
 from srecycle.study.sweep import Axis
 
 LIMIT = Axis(name="keep.a.below", values=("0.5", "1.0"))
