@@ -4,32 +4,38 @@ DictConfig and Hydra's exceptions never leave this file and the command line.
 """
 
 import difflib
-import importlib.metadata
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
-from unittest import mock
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra._internal.instantiate import _instantiate2
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ValidationError
 
-from srecycle.config import Component
 from srecycle.errors import UserError
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+    from srecycle.config import Component
 
 PACKAGE = Path(__file__).parent
 _locate_target = _instantiate2._resolve_target
 
 OmegaConf.register_new_resolver("srecycle.package", lambda path: str(PACKAGE / path), replace=True)
+
+# Hydra copies its sources, and with them all of its own settings, whenever it lists a group: some 190 times for --help,
+# which takes longer than all else. The settings are one for the whole process, and nobody writes to the copies.
+ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
 
 
 def config_folder() -> Path:
@@ -38,9 +44,14 @@ def config_folder() -> Path:
     return wheel if wheel.is_dir() else PACKAGE.parent / "conf"
 
 
-def guarded() -> AbstractContextManager[Any]:
+@contextmanager
+def guarded() -> Iterator[None]:
     """Hold whatever Hydra builds to components of ours while this context is open."""
-    return mock.patch.object(_instantiate2, "_resolve_target", _located)
+    before, _instantiate2._resolve_target = _instantiate2._resolve_target, _located
+    try:
+        yield
+    finally:
+        _instantiate2._resolve_target = before
 
 
 def build(config: DictConfig) -> tuple[str, Any]:
@@ -104,7 +115,7 @@ def check_targets(node: Any, place: str = "") -> None:
             check_targets(value, f"{place}[{index}]")
 
 
-def _located(target: Any, place: str) -> Any:
+def _located(target: Any, full_key: str) -> Any:
     """Locate what a `_target_` names, where it may be run at all.
 
     Hydra builds nodes of its own (callbacks, launcher, sweeper) before our job begins, and resolves values once more
@@ -112,19 +123,24 @@ def _located(target: Any, place: str) -> Any:
     """
     ours = target == "srecycle.report.callback.Comparison" or _is_component(target)
     if not ours and not str(target).startswith(("hydra._internal.core_plugins.", "hydra_plugins.")):
-        raise UserError(f"{place or 'config'}._target_={target} is refused: it names no component of srecycle")
-    return _locate_target(target, place)
+        raise UserError(f"{full_key or 'config'}._target_={target} is refused: it names no component of srecycle")
+    return _locate_target(target, full_key)
 
 
 @cache
 def _plugins() -> set[str]:
     """Return the packages of installed plugins; finding them reads every installed package's metadata."""
+    import importlib.metadata
+
     return {point.module.partition(".")[0] for point in importlib.metadata.entry_points(group="srecycle.plugins")}
 
 
 def _is_component(target: Any) -> bool:
+    from srecycle.config import Component
+
     module = str(target).rpartition(".")[0]
-    if module.partition(".")[0] not in {"srecycle", *_plugins()}:
+    package = module.partition(".")[0]
+    if package != "srecycle" and package not in _plugins():
         return False
     try:
         found = hydra.utils.get_class(str(target))
@@ -135,6 +151,8 @@ def _is_component(target: Any) -> bool:
 
 def explained(error: InstantiationException) -> str:
     """Say in a line which field was refused and why: Hydra wraps the validation error that knows."""
+    from pydantic import ValidationError
+
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ValidationError | UserError):
         cause = cause.__cause__
@@ -144,7 +162,7 @@ def explained(error: InstantiationException) -> str:
     return str(cause or error)
 
 
-def complaints(error: ValidationError, place: str) -> Iterator[str]:
+def complaints(error: "ValidationError", place: str) -> Iterator[str]:
     for item in error.errors():
         field = ".".join([place, *(str(part) for part in item["loc"])]).strip(".")
         if field in ("keep", "evaluator") and item["type"] in ("missing", "too_short"):
@@ -160,6 +178,8 @@ def complaints(error: ValidationError, place: str) -> Iterator[str]:
 
 
 def _similar(name: str, component: str) -> str:
+    from srecycle.config import Component
+
     known = {cls.__name__: cls for cls in _subclasses(Component)}.get(component)
     names: list[str] = [field.name for field in fields(known)] if known and is_dataclass(known) else []
     close = difflib.get_close_matches(name, names, n=1)
@@ -167,7 +187,7 @@ def _similar(name: str, component: str) -> str:
     return f"{hint}; it has: {', '.join(names)}" if names else hint
 
 
-def _subclasses(cls: type[Component]) -> Iterator[type[Component]]:
+def _subclasses(cls: type["Component"]) -> Iterator[type["Component"]]:
     for child in cls.__subclasses__():
         yield child
         yield from _subclasses(child)

@@ -6,9 +6,12 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _SECONDS_BETWEEN_LINES = 5.0
 
@@ -21,7 +24,7 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 class Meter:
     """Counts the units (rows, requests, steps, ...) of one piece of work."""
 
-    def __init__(self, label: str, total: int, unit: str, bar: Progress | None, detail: Detail = str) -> None:
+    def __init__(self, label: str, total: int, unit: str, bar: "Progress | None", detail: Detail = str) -> None:
         """Start at zero of `total`; with `bar`, draw there, else print lines, with what `detail` has to say."""
         self._label, self._total, self._unit, self._bar, self._detail = label, total, unit, bar, detail
         self._done = self._before = 0
@@ -56,6 +59,15 @@ def metered(label: str, total: int, unit: str = "rows", detail: Detail = str) ->
     if not console.is_terminal:
         yield Meter(label, total, unit, None, detail)
         return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     told = TextColumn("{task.fields[detail]}")
     columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit), told)
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
