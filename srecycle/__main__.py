@@ -9,6 +9,8 @@ import gc
 import os
 import signal
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -20,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from srecycle.compose import build, config_folder, guarded, worded
 from srecycle.errors import UserError
+from srecycle.report import callback
 
 _NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _failed: list[str] = []
@@ -53,7 +56,7 @@ def main() -> None:
         if wants_traceback or not users:
             raise
         _fail(UserError(worded(error)))
-    sys.exit(2 if _failed else 0)
+    sys.exit(2 if _failed or callback.failed else 0)
 
 
 def _job(config: DictConfig) -> None:
@@ -112,8 +115,14 @@ def _run(experiment: Any) -> None:
 def _fail(error: UserError) -> None:
     from srecycle.progress import say
 
-    _failed.append(str(error))
-    say(f"srecycle: error: {' '.join(str(error).split())}")
+    told = " ".join(str(error).split())
+    _failed.append(told)
+    say(f"srecycle: error: {told}")
+    if HydraConfig.initialized() and (settings := HydraConfig.get()).mode == RunMode.MULTIRUN:
+        # A launcher may have put this job into another process: the one that began the sweep reads it there.
+        file = Path(settings.sweep.dir) / callback.FAILED
+        with suppress(OSError), file.open("a", encoding="utf-8") as stream:
+            stream.write(f"{' '.join(settings.overrides.task)}: {told}\n")
 
 
 if __name__ == "__main__":

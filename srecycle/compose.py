@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from srecycle.config import Component
 
 PACKAGE = Path(__file__).parent
+_PASSWORD = re.compile(r"//[^/\s]*@")
 _locate_target = _instantiate2._resolve_target
 
 OmegaConf.register_new_resolver("srecycle.package", lambda path: str(PACKAGE / path), replace=True)
@@ -172,8 +173,8 @@ def complaints(error: "ValidationError", place: str) -> Iterator[str]:
         elif item["type"] == "unexpected_keyword_argument":
             yield f"{field} is not a setting of {error.title}{_similar(str(item['loc'][-1]), error.title)}"
         else:
-            # A key itself, given for the name of its variable, is not to be repeated.
-            given = "(not shown)" if field.endswith("key_variable") else repr(item["input"])
+            # A key itself, given for the name of its variable, is not to be repeated; nor is a password in an address.
+            given = "(not shown)" if field.endswith("key_variable") else _PASSWORD.sub("//...@", repr(item["input"]))
             yield f"{field}={given}: {item['msg']}"
 
 

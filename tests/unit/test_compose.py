@@ -2,11 +2,13 @@
 
 import copy
 
+import pytest
 from hydra import compose, initialize_config_dir
 from hydra._internal.instantiate import _instantiate2
 from hydra.core.config_store import ConfigStore
 
-from srecycle.compose import config_folder, guarded
+from srecycle.compose import build, config_folder, guarded
+from srecycle.errors import UserError
 
 
 def test_hydras_own_settings_are_shared_by_compositions_and_changed_by_none() -> None:
@@ -30,3 +32,12 @@ def test_guard_stands_while_its_context_is_open_however_deep() -> None:
             assert resolver() is guard
         assert resolver() is guard is not before
     assert resolver() is before
+
+
+def test_refused_address_is_told_without_its_password() -> None:
+    overrides = ["teacher=openai", "teacher.model=m", "teacher.base_url='https://user:planted@host/v1'"]
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = compose("config", overrides)
+    with pytest.raises(UserError, match=r"teacher\.base_url=.*@host/v1") as told:
+        build(config)
+    assert "planted" not in str(told.value)
