@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 DEMO_STORE ?= demo_store
 ARMS := demo/untuned,demo/original,demo/all_refined,demo/random,demo/perplexity,demo/selective
 
+# Every process that a test starts would compile all of srecycle again.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Each worker holds a torch of its own.
 SPREAD := -n auto --maxprocesses 4 --dist worksteal
 
