@@ -112,7 +112,7 @@ def test_sweep_is_tracked_whole(tracked: list[tuple[Run, OfflineRun]]) -> None:
 
 
 def test_sweep_can_be_grouped_and_filtered_by_what_was_swept(tracked: list[tuple[Run, OfflineRun]]) -> None:
-    names = ("choice/teacher", "choice/student", "threshold/keep.ifd_max.below")
+    names = ("choice/teacher", "choice/student", "threshold/keep/ifd_max/below")
     points = {tuple(told.config[name] for name in names) for _, told in tracked}
     teachers, students = ("scripted", "scripted_sloppy"), ("testbed_weak", "testbed_strong")
     assert points == {(one, other, limit) for one in teachers for other in students for limit in LIMITS}
