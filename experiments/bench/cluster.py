@@ -4,9 +4,10 @@
 
 Machines are simulated on this one: each is a Ray node of one CPU, so that more of them than there are cores gain
 nothing here. Both sides score the same shards of the micro-world with its shipped student, one thread a worker, and
-take turns; figures are medians over the rounds and leave out the loading, which is told beside them. Then shards of a
-megabyte that are nothing but handed back, more than the object store holds, show what sending costs and how much
-memory it takes.
+take turns; figures are medians over the rounds and leave out the loading, which is told beside them. Shards that wait a
+quarter of a second stand for devices of the machines' own: their baseline is what so many devices can do at most. Then
+shards of a megabyte that are handed back at once, more than the object store holds, show what sending costs and how
+much memory it takes.
 """
 
 import argparse
@@ -40,6 +41,7 @@ from srecycle.store import Store
 from srecycle.student.likelihoods import Likelihoods, Scoring
 
 SHARD, MEGABYTE = 16, 2**20
+WAIT, WAITED = 0.25, 20
 STORE = 100 * MEGABYTE
 READ = ("instruction", "input", "response", "history")
 NODE = {"num_cpus": 1, "object_store_memory": STORE}
@@ -69,6 +71,10 @@ def main() -> None:
                 speed, baseline = len(rows) / median(there), len(rows) / median(here)
                 figures[f"rows_per_second_{size}_nodes"] = figure(speed, "1/s", baseline, ratio)
                 figures[f"rows_per_second_per_node_{size}_nodes"] = figure(speed / size, "1/s", baseline, ratio / size)
+                waiting = [[b""]] * (WAITED * size)
+                taken, _ = seconds(RayEngine(address=address), Echo(Device(seconds=WAIT)), waiting, size)
+                one, best = len(waiting) / taken, size / WAIT
+                figures[f"waiting_shards_per_second_{size}_nodes"] = figure(one, "1/s", best, one / best)
                 figures[f"seconds_to_load_{size}_nodes"] = figure(median(ready), "s", 0.0, 0.0)
                 if size == 2:
                     figures |= sending(address, megabytes)
@@ -106,12 +112,14 @@ def seconds(engine: Engine, mapper: Mapper[Any, Any, Any], shards: Sequence[Any]
 
 
 @component
-class Nothing(Component):
-    """No settings."""
+class Device(Component):
+    """Something that takes `seconds` for a shard, whatever else the machine does."""
+
+    seconds: float = 0.0
 
 
-class Echo(Mapper[Nothing, bytes, list[bytes]]):
-    """Hands back what it is given."""
+class Echo(Mapper[Device, bytes, list[bytes]]):
+    """Hands back what it is given, after a while."""
 
     def load(self) -> Mapping[str, Any]:
         """Load nothing."""
@@ -119,6 +127,7 @@ class Echo(Mapper[Nothing, bytes, list[bytes]]):
 
     def __call__(self, items: Sequence[bytes]) -> list[bytes]:
         """Return the items."""
+        time.sleep(self.settings.seconds)
         return list(items)
 
     def name(self, item: bytes) -> str:
@@ -130,7 +139,7 @@ def sending(address: str, megabytes: int) -> dict[str, Any]:
     """Send shards of a megabyte there and back; return the rate, the time a shard takes, and this process's growth."""
     engine = RayEngine(address=address)
     process = psutil.Process()
-    with tempfile.TemporaryDirectory() as scratch, engine.at_work(Echo(Nothing()), Path(scratch)) as there:
+    with tempfile.TemporaryDirectory() as scratch, engine.at_work(Echo(Device()), Path(scratch)) as there:
 
         def there_and_back(number: int) -> int:
             (item,) = there.work([number.to_bytes(2) + os.urandom(MEGABYTE - 2)])
@@ -180,7 +189,7 @@ def show(figures: dict[str, Any], rows: int, rounds: int) -> None:
     load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores (load {load})")
     print(f"{rows} rows of four versions in shards of {SHARD}, medians of {rounds} rounds\n")
-    print(f"{'figure':40} {'value':>10} {'':6} {'local':>10} {'ratio':>8}")
+    print(f"{'figure':40} {'value':>10} {'':6} {'baseline':>10} {'ratio':>8}")
     for name, one in figures.items():
         beside = f"{one['baseline']:10.1f} {one['ratio']:8.2f}" if one["baseline"] else ""
         print(f"{name:40} {one['value']:10.2f} {one['unit']:6} {beside}")

@@ -55,9 +55,9 @@ def _paper(found: Sequence[Entry]) -> Iterator[Section]:
         short="Paper",
         grids=paper_grids(found),
         note=f"Source: {published()['source']}. Own figures are those of this store's runs whose arm, data set, size "
-        "and share of rows are the line's; a line without one has the command that makes it. What deviates from the paper's setting makes "
-        "it another experiment: the paper tunes all weights of Llama 2, and GPT-4 judges. Its leaderboard's MMLU came "
-        "from an older harness.",
+        "and share of rows are the line's; a line without one has the command that makes it. What deviates from the "
+        "paper's setting makes it another experiment: the paper tunes all weights of Llama 2, and GPT-4 judges. Its "
+        "leaderboard's MMLU came from an older harness. Files and costs: experiments/paper/README.md.",
     )
 
 
