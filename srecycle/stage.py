@@ -115,6 +115,7 @@ def materialize(stage: Stage, store: Store) -> Made:
     """Return the stage's artifact, making it where the store doesn't have it. Its inputs must have been made."""
     started = time.monotonic()
     if found := store.find(stage.name, stage.key):
+        store.clear(stage.name, stage.key)
         return Made(stage=stage, artifact=found, how="hit", seconds=time.monotonic() - started)
     with store.lock(stage.name, stage.key):
         if found := store.find(stage.name, stage.key):  # another process made it while we waited

@@ -152,6 +152,10 @@ class Store:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         return folder, scratch, any(scratch.iterdir())
 
+    def clear(self, stage: str, key: str) -> None:
+        """Remove a finished artifact's scratch folder, which one that was killed just then has left."""
+        shutil.rmtree(self.scratch(stage, key), ignore_errors=True)
+
     def commit(
         self,
         stage: str,
@@ -178,7 +182,7 @@ class Store:
         record["digest"] = _own_digest(record)
         write_json(folder / PROVENANCE, provenance)
         write_json(folder / RECORD, record)
-        shutil.rmtree(folder / WORK, ignore_errors=True)
+        self.clear(stage, key)
         return Artifact(folder=folder, record=record)
 
 

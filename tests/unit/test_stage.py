@@ -84,6 +84,16 @@ def test_materialize_after_a_failure_resumes_to_the_same_bytes(store: Store, tmp
     assert resumed.artifact.provenance["resumed"] and not whole.artifact.provenance["resumed"]
 
 
+def test_materialize_clears_what_a_kill_just_after_the_record_left(store: Store, tmp_path: Path) -> None:
+    stage = Count(diary=tmp_path / "diary")
+    materialize(stage, store)
+    scratch = store.scratch(stage.name, stage.key)
+    scratch.mkdir()
+    (scratch / "half").write_text("done")
+    assert materialize(stage, store).how == "hit"
+    assert not scratch.exists()
+
+
 def test_materialize_damaged_artifact_is_made_again(store: Store, tmp_path: Path) -> None:
     stage = Count(diary=tmp_path / "diary")
     file = materialize(stage, store).artifact.folder / "numbers.parquet"
