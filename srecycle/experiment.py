@@ -245,7 +245,9 @@ class Experiment(Component):
             preferences=preferences,
         )
         evaluations = {
-            f"evaluate/{label}": Evaluate(label=label, evaluator=evaluator, trained=trained, training=training)
+            f"evaluate/{label}": Evaluate(
+                label=label, evaluator=evaluator, trained=trained, training=training, engine=self.engine
+            )
             for label, evaluator in self.evaluator.items()
         }
         mixed: Plan = {"extra": extra} if extra else {}

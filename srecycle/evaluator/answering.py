@@ -74,6 +74,7 @@ class Answering(Evaluator, ABC):
                 template=subject.template,
                 adapter=subject.adapter,
                 model=subject.model,
+                engine=subject.engine,
                 **settings,
             )
             for name, path in self.prompts.items()

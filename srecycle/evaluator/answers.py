@@ -12,7 +12,7 @@ A prompt's random numbers are its own (srecycle.teacher.generation): neither bat
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import pyarrow as pa
@@ -75,7 +75,7 @@ class Answers(Stage):
     seed: int
     stop: tuple[str, ...]
     batch_tokens: int = runtime()
-    engine: Engine = field(default=HERE, metadata={"runtime": True})
+    engine: Engine = runtime(HERE)
 
     @property
     def name(self) -> str:

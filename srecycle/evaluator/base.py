@@ -12,6 +12,8 @@ import pyarrow as pa
 
 from srecycle.assemble import Assemble
 from srecycle.config import Component, component, runtime
+from srecycle.engine import Engine
+from srecycle.engine.local import HERE
 from srecycle.progress import quiet_libraries
 from srecycle.reflection.quote import Quote
 from srecycle.stage import Metrics, Stage, Work
@@ -27,7 +29,7 @@ class Subject:
     """What is evaluated: the student with what a training made of it.
 
     That is an `adapter`, or a whole `model` where all weights were trained, or neither for the untuned student.
-    `training` holds the assembled table.
+    `training` holds the assembled table. `engine` is what answers are generated with.
     """
 
     student: Student
@@ -35,6 +37,7 @@ class Subject:
     adapter: Path | None
     training: pa.Table
     model: Path | None = None
+    engine: Engine = HERE
 
     @property
     def is_trained(self) -> bool:
@@ -95,6 +98,7 @@ class Evaluate(Stage):
     evaluator: Evaluator
     trained: Train
     training: Assemble
+    engine: Engine = runtime()
 
     @property
     def name(self) -> str:
@@ -103,6 +107,7 @@ class Evaluate(Stage):
 
     def check(self) -> None:
         """Refuse to start what can't be evaluated in the end."""
+        self.engine.check()
         self.evaluator.check()
         self.evaluator.check_student(self.trained.student)
 
@@ -122,4 +127,5 @@ class Evaluate(Stage):
             adapter=adapter_folder(trained.folder),
             training=training.table("training"),
             model=model_folder(trained.folder),
+            engine=self.engine,
         )

@@ -113,6 +113,7 @@ class Collapse(Evaluator):
             seed=self.seed,
             stop=(),
             batch_tokens=self.batch_tokens,
+            engine=subject.engine,
         )
         return read(materialize(stage, work.store).artifact.table("answers"))
 

@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("sweep",),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
-HEAVY = {"torch", "transformers", "trl", "peft", "lm_eval", "wandb", "datasets"}
+HEAVY = {"torch", "transformers", "trl", "peft", "lm_eval", "wandb", "datasets", "ray"}
 
 
 def _part(module: str) -> str:

@@ -16,6 +16,7 @@ from srecycle.config import component
 from srecycle.data import Source
 from srecycle.data.alpaca import Alpaca
 from srecycle.data.testbed_task import TestbedTask as NewTask
+from srecycle.engine.local import HERE
 from srecycle.errors import UserError
 from srecycle.evaluator.base import Evaluate, Subject
 from srecycle.evaluator.plasticity import Plasticity, examined
@@ -157,7 +158,7 @@ def test_plasticity_student_that_the_trainer_can_not_train_is_refused_before_any
     second = Select(phase="response", rows=source, before=first, selector=Never())
     training = Assemble(rows=source, decisions=second, keep={"none": KeepAll()}, assembly=Assembly())
     trained = Train(training=training, trainer=NoTrainer(), student=half, template=TEMPLATE)
-    stage = Evaluate(label="plasticity", evaluator=evaluator, trained=trained, training=training)
+    stage = Evaluate(label="plasticity", evaluator=evaluator, trained=trained, training=training, engine=HERE)
     with pytest.raises(UserError, match="float16 can't be trained in"):
         stage.check()
     replace(stage, trained=replace(trained, student=START)).check()
