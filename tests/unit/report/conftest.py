@@ -210,8 +210,8 @@ def page(tmp_path):
     return written
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """Start Chromium once."""
+    """Start Chromium once a file: while its driver is there, this thread has an event loop that no other can share."""
     with chromium() as started:
         yield started
