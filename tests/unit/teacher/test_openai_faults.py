@@ -50,12 +50,12 @@ def _read(path: Path, query: str) -> list[tuple[Any, ...]]:
         return connection.execute(query).fetchall()
 
 
-def test_replies_a_thousand_with_a_fifth_failing_are_complete_and_paid_once(ledger: Ledger, path: Path) -> None:
-    texts = [f"question {number}" for number in range(1000)]
+def test_replies_two_thousand_with_a_fifth_failing_are_complete_and_paid_once(ledger: Ledger, path: Path) -> None:
+    texts = [f"question {number}" for number in range(2000)]
     with FaultyServer(rate=0.2) as server:
         # A timeout that a busy machine doesn't meet by itself: such an attempt would be billed, and no fault.
-        teacher = _teacher(server, attempts=12, concurrency=24, timeout=2.0)
-        shards = [requests(*texts[start : start + 250]) for start in range(0, 1000, 250)]
+        teacher = _teacher(server, attempts=12, timeout=2.0)
+        shards = [requests(*texts[start : start + 500]) for start in range(0, 2000, 500)]
         with ThreadPoolExecutor(2) as pool:
             replies = [
                 reply for shard in pool.map(lambda shard: teacher.replies(shard, ledger), shards) for reply in shard
@@ -65,11 +65,11 @@ def test_replies_a_thousand_with_a_fifth_failing_are_complete_and_paid_once(ledg
         ]
         assert all(reply.paid and reply.output_tokens == 300 for reply in replies)
         assert set(server.failed) == set(FAULTS), "a fault that never came was not tested"
-        assert set(server.billed.values()) == {1} and len(server.billed) == 1000
-        assert server.most_under_way <= 24 + server.failed["hang"] + server.failed["drip"]
+        assert set(server.billed.values()) == {1} and len(server.billed) == 2000
+        assert server.most_under_way <= 64 + server.failed["hang"] + server.failed["drip"]
         again = [reply for shard in shards for reply in teacher.replies(shard, ledger)]
         assert [reply.text for reply in again] == [reply.text for reply in replies]
-        assert not any(reply.paid for reply in again) and server.billed.total() == 1000
+        assert not any(reply.paid for reply in again) and server.billed.total() == 2000
     failures, replied, attempts, claims = (
         _read(path, f"SELECT {what}")[0][0]
         for what in (
@@ -79,8 +79,8 @@ def test_replies_a_thousand_with_a_fifth_failing_are_complete_and_paid_once(ledg
             "count(*) FROM claims",
         )
     )
-    assert (replied, claims) == (1000, 0)
-    assert failures == server.failed.total() == attempts - 1000, "an attempt was not journalled"
+    assert (replied, claims) == (2000, 0)
+    assert failures == server.failed.total() == attempts - 2000, "an attempt was not journalled"
 
 
 @pytest.mark.parametrize("fault", FAULTS)
