@@ -44,11 +44,15 @@ class Subject:
         """Whether this is another model than the student."""
         return self.adapter is not None or self.model is not None
 
-    def load(self) -> Loaded:
-        """Load the student as it was trained: with its adapter applied, not merged, or all weights in its place."""
-        student = self.student.trained(self.model.parent) if self.model else self.student
-        loaded = student.load()
-        if self.adapter is None:
+    def load(self, merged: bool = False) -> Loaded:
+        """Load the student as it was trained: with its adapter applied, or all weights in its place.
+
+        `merged`: with the adapter merged, as a further round of training has it. That generates faster, and differs in
+        the last bits from what other harnesses compute with an adapter.
+        """
+        made = self.model or (self.adapter if merged else None)
+        loaded = (self.student.trained(made.parent) if made else self.student).load()
+        if self.adapter is None or merged:
             return loaded
         from peft import PeftModel
 

@@ -67,10 +67,10 @@ def write_task(folder: Path | str, count: int, seed: int, anchor: str = ANCHOR) 
     folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
-        lines = [json.dumps(item) + "\n" for item in held_out(split, count, seed)]
+        lines = [json.dumps({**item, "prompt": _prompt(item, anchor)}) + "\n" for item in held_out(split, count, seed)]
         rows = folder / f"{split}.jsonl"
         rows.write_text("".join(lines), encoding="utf-8")
-        _write_yaml(folder / f"{task_name(split)}.yaml", _task_settings(split, rows, anchor))
+        _write_yaml(folder / f"{task_name(split)}.yaml", _task_settings(split, rows))
     group = {
         "group": GROUP,
         "task": [task_name(split) for split in SPLITS],
@@ -82,15 +82,20 @@ def write_task(folder: Path | str, count: int, seed: int, anchor: str = ANCHOR) 
     _write_yaml(folder / f"{GROUP}.yaml", group)
 
 
-def _task_settings(split: str, rows: Path, anchor: str) -> dict[str, Any]:
+def _prompt(item: Mapping[str, str], anchor: str) -> str:
+    return anchor + TEMPLATE_SYSTEM_FREE_PROMPT.format(instruction=item["question"])
+
+
+def _task_settings(split: str, rows: Path) -> dict[str, Any]:
     return {
         "task": task_name(split),
         "dataset_path": "json",
         "dataset_kwargs": {"data_files": {"test": str(rows)}},
         "test_split": "test",
         "output_type": "generate_until",
-        "doc_to_text": anchor + TEMPLATE_SYSTEM_FREE_PROMPT.format(instruction="{{question}}"),
-        "doc_to_target": "{{answer}}",
+        # Columns by name: a template would be compiled anew for each item, four times.
+        "doc_to_text": "prompt",
+        "doc_to_target": "answer",
         "generation_kwargs": {"until": ["question :"], "do_sample": False, "max_gen_toks": MAX_NEW_TOKENS},
         "filter_list": [
             {
