@@ -9,7 +9,6 @@ import gc
 import os
 import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +44,8 @@ def main() -> None:
             hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(_job)()
     except UserError as error:
         _fail(error)
+    except OSError as error:  # not even a sweep's list of failed jobs can be written: launchers hand this on
+        _say_failed(_no_place(error))
     except KeyboardInterrupt:
         from srecycle.progress import say
 
@@ -73,13 +74,15 @@ def _job(config: DictConfig) -> None:
     except UserError as error:
         _fail(error)
     except OSError as error:
-        if error.errno not in _NO_PLACE:
-            raise
-        _fail(
-            UserError(
-                f"{error.filename or config.store}: {error.strerror}; what is finished stays, free the way and run"
-            )
-        )
+        _fail(_no_place(error))
+
+
+def _no_place(error: OSError) -> UserError:
+    """Word an error of a full or closed disk; raise any other again."""
+    if error.errno not in _NO_PLACE:
+        raise error
+    where = f"{error.filename}: " if error.filename else ""
+    return UserError(f"{where}{error.strerror}; what is finished stays, free the way and run the same command again")
 
 
 def _plan(experiment: Any) -> None:
@@ -112,16 +115,21 @@ def _run(experiment: Any) -> None:
         say(f"report: {write_report(results, folders[-1] / 'report.html')}")
 
 
-def _fail(error: UserError) -> None:
+def _say_failed(error: UserError) -> str:
     from srecycle.progress import say
 
     told = " ".join(str(error).split())
     _failed.append(told)
     say(f"srecycle: error: {told}")
+    return told
+
+
+def _fail(error: UserError) -> None:
+    told = _say_failed(error)
     if HydraConfig.initialized() and (settings := HydraConfig.get()).mode == RunMode.MULTIRUN:
         # A launcher may have put this job into another process: the one that began the sweep reads it there.
         file = Path(settings.sweep.dir) / callback.FAILED
-        with suppress(OSError), file.open("a", encoding="utf-8") as stream:
+        with file.open("a", encoding="utf-8") as stream:
             stream.write(f"{' '.join(settings.overrides.task)}: {told}\n")
 
 

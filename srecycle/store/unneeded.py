@@ -2,19 +2,21 @@
 
 A run needs the artifacts of its stages, those that its stages were to make (a killed run goes on from them), and the
 artifacts that these were made from. What is younger than `days` is left alone too: it may belong to a run that has not
-told of itself yet.
+told of itself yet. Where a file that names keys can't be read, nothing counts as unneeded: it may name any of them.
 """
 
 import json
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import filelock
 
+from srecycle.errors import UserError
 from srecycle.store.artifacts import RECORD, RUN, Store
 
 SECONDS_A_DAY = 86_400
@@ -55,7 +57,10 @@ def _held(folder: Path) -> Held:
 
 
 def unneeded(store: Store, days: float) -> list[Held]:
-    """Return the artifacts that no run needs, and that nobody has written to for so many days."""
+    """Return the artifacts that no run needs, and that nobody has written to for so many days.
+
+    Raises UserError where a run's or an artifact's file doesn't tell what it needs.
+    """
     needed = _needed(store)
     youngest = time.time() - days * SECONDS_A_DAY
     return [one for one in held(store) if one.key not in needed and one.changed < youngest]
@@ -87,27 +92,35 @@ def _needed(store: Store) -> set[str]:
             continue
         needed.add(key)
         if key in inputs:
-            left += _keys(_json(inputs[key].read_text()).get("payload"))
+            with _legible(inputs[key]):
+                left += _keys(json.loads(inputs[key].read_text(encoding="utf-8"))["payload"])
     return needed
 
 
 def _named(run: Path) -> Iterator[str]:
     """Yield the keys that a run's files name: of what it made, and of what it was to make."""
-    if (run / RUN).is_file():
-        for stage in _json((run / RUN).read_text()).get("stages", []):
-            yield str(stage["key"])
-    if (run / "metrics.jsonl").is_file():
-        with (run / "metrics.jsonl").open(encoding="utf-8") as stream:
-            yield from map(str, dict(_json(stream.readline()).get("keys", {})).values())
+    with _legible(file := run / RUN):
+        if file.is_file():
+            yield from [str(stage["key"]) for stage in json.loads(file.read_text(encoding="utf-8"))["stages"]]
+    with _legible(file := run / "metrics.jsonl"):
+        if file.is_file() and (line := _first_line(file)):
+            yield from [str(key) for key in json.loads(line)["keys"].values()]
 
 
-def _json(text: str) -> dict[str, Any]:
-    """Return a file's object; nothing where it was cut."""
+def _first_line(file: Path) -> str:
+    with file.open(encoding="utf-8") as stream:
+        return stream.readline()
+
+
+@contextmanager
+def _legible(file: Path) -> Iterator[None]:
     try:
-        content = json.loads(text)
-    except ValueError:
-        return {}
-    return content if isinstance(content, dict) else {}
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{file} is cut or no record of srecycle: what it needs can't be told, so nothing counts as unneeded; "
+            "mend that file, or delete its folder"
+        ) from error
 
 
 def _keys(payload: Any) -> Iterator[str]:

@@ -100,6 +100,18 @@ def test_command_sweep_runs_every_job_though_one_fails_and_compares(tmp_path: Pa
     assert "ifd_max.below=1.0" in report.read_text()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full, a file that has no space")
+def test_sweep_whose_failures_cannot_be_written_down_ends_in_an_error(tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "failed.txt").symlink_to("/dev/full")
+    asked = ("-m", *SMALL, "keep.ifd_max.below=-1,-2", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    process = command(*asked, store=tmp_path / "store", cwd=tmp_path)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2, errors
+    assert "greater than 0" in errors and "No space left on device; what is finished stays" in errors
+    assert "Traceback" not in errors
+
+
 def test_wheel_unpacked_elsewhere_runs_with_its_own_configuration(tmp_path: Path) -> None:
     built = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
     subprocess.run(built, check=True, capture_output=True)

@@ -67,11 +67,30 @@ def test_unneeded_what_a_killed_run_was_to_make_is_needed(store: Store) -> None:
     assert _keys(store) == set()
 
 
-def test_unneeded_broken_files_of_runs_need_nothing(store: Store) -> None:
-    _made(store, "source", "a")
+@pytest.mark.parametrize("name", ["run.json", "metrics.jsonl"])
+@pytest.mark.parametrize("text", ['{"stages": [{"key"', "[1]\n", "{}\n", '{"stages": [1], "keys": [1]}\n', "\udcff"])
+def test_gc_deletes_nothing_where_a_run_does_not_tell_what_it_needs(
+    store: Store, name: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lonely = _made(store, "source", "lonely")
     (store.root / "runs" / "cut").mkdir()
-    (store.root / "runs" / "cut" / "run.json").write_text('{"stages": [{"key"')
-    (store.root / "runs" / "cut" / "metrics.jsonl").write_text("[1]\n")
+    (store.root / "runs" / "cut" / name).write_text(text, encoding="utf-8", errors="surrogateescape")
+    assert main(["gc", "--delete", "--store", str(store.root)]) == 2
+    assert f"cut/{name} is cut or no record" in capsys.readouterr().err and (lonely / RECORD).exists()
+
+
+def test_gc_deletes_nothing_where_a_needed_artifact_does_not_tell_what_it_was_made_from(store: Store) -> None:
+    lonely, needed = _made(store, "source", "lonely"), _made(store, "train", "needed")
+    _ran(store, "run", "needed")
+    (needed / RECORD).write_text('{"payload": ')
+    assert main(["gc", "--delete", "--store", str(store.root)]) == 2
+    assert (lonely / RECORD).exists()
+
+
+def test_unneeded_a_run_killed_before_it_told_anything(store: Store) -> None:
+    _made(store, "source", "a")
+    (store.root / "runs" / "young").mkdir()
+    (store.root / "runs" / "young" / "metrics.jsonl").touch()
     assert _keys(store) == {"a"}
 
 
