@@ -24,8 +24,11 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 class Meter:
     """Counts the units (rows, requests, steps, ...) of one piece of work."""
 
-    def __init__(self, label: str, total: int, unit: str, bar: "Progress | None", detail: Detail = str) -> None:
-        """Start at zero of `total`; with `bar`, draw there, else print lines, with what `detail` has to say."""
+    def __init__(self, label: str, total: int | None, unit: str, bar: "Progress | None", detail: Detail = str) -> None:
+        """Start at zero of `total`, which may not be known; with `bar`, draw there, else print lines.
+
+        `detail` has something to say beside the count.
+        """
         self._label, self._total, self._unit, self._bar, self._detail = label, total, unit, bar, detail
         self._done = self._before = 0
         self._started = self._printed = time.monotonic()
@@ -47,15 +50,21 @@ class Meter:
             self._printed = now
             elapsed = now - self._started
             rate = (self._done - self._before) / elapsed
-            left = (self._total - self._done) / rate if rate else 0.0
             told = f", {detail}" if (detail := self._detail()) else ""
+            if self._total is None:
+                say(f"  {self._label}: {self._done} {self._unit}, {rate:.1f}/s{told}")
+                return
+            left = (self._total - self._done) / rate if rate else 0.0
             done = f"{self._done}/{self._total} {self._unit}, {rate:.1f}/s"
             say(f"  {self._label}: {done}{told}, about {left:.0f} s left")
 
 
 @contextmanager
-def metered(label: str, total: int, unit: str = "rows", detail: Detail = str) -> Iterator[Meter]:
-    """Show the progress of a piece of work of `total` units while the block runs; `detail()` is shown beside it."""
+def metered(label: str, total: int | None, unit: str = "rows", detail: Detail = str) -> Iterator[Meter]:
+    """Show the progress of a piece of work of `total` units (None: not known) while the block runs.
+
+    `detail()` is shown beside it.
+    """
     if not console.is_terminal:
         yield Meter(label, total, unit, None, detail)
         return

@@ -19,7 +19,7 @@ These are the *kinds* of versions. Where the teacher is sampled more than once, 
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
@@ -321,17 +321,21 @@ def to_rows(table: pa.Table) -> list[Row]:
     ]
 
 
+def counted(column: pa.ChunkedArray) -> dict[str, int]:
+    """Return how often each value of a column of text occurs, by value."""
+    found = column.value_counts()
+    return dict(sorted(zip(found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True)))
+
+
 def content_id(instruction: str, input: str, response: str, history: Sequence[Turn] = ()) -> str:
     """Return the 16 hex digits that name this content. The unit separator keeps field borders unambiguous."""
     parts = [instruction, input, response, *(part for turn in history for part in (turn.role, turn.content))]
     return hashlib.sha256("\x1f".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def numbered(ids: Iterable[str]) -> list[str]:
+def numbered(ids: Iterable[str]) -> Iterator[str]:
     """Make ids unique: exact duplicates get a running number in order of appearance (`ab`, `ab-2`, `ab-3`)."""
     seen: Counter[str] = Counter()
-    unique = []
     for identifier in ids:
         seen[identifier] += 1
-        unique.append(identifier if seen[identifier] == 1 else f"{identifier}-{seen[identifier]}")
-    return unique
+        yield identifier if seen[identifier] == 1 else f"{identifier}-{seen[identifier]}"

@@ -13,7 +13,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cached_property
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from srecycle.config import Canonical, Component, component, fingerprint, identity
 from srecycle.store import Artifact, Store, write_json, write_table
@@ -96,9 +97,13 @@ class Work:
             write_json(plan, {name: decide()})
         return int(json.loads(plan.read_text())[name])
 
-    def write(self, name: str, table: pa.Table) -> None:
-        """Write one of the artifact's tables."""
-        write_table(self.folder / f"{name}.parquet", table)
+    def write(self, name: str, tables: pa.Table | Iterable[pa.Table]) -> None:
+        """Write one of the artifact's tables, whole or part after part."""
+        write_table(self.folder / f"{name}.parquet", tables)
+
+    def written(self, name: str, columns: Iterable[str]) -> pa.Table:
+        """Return columns of a table that was written."""
+        return pq.read_table(self.folder / f"{name}.parquet", columns=list(columns))
 
 
 @dataclass(frozen=True, kw_only=True)

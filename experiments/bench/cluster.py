@@ -20,8 +20,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -35,7 +33,7 @@ from srecycle.config import Component, component
 from srecycle.engine import Engine, Mapper
 from srecycle.engine.local import LocalEngine
 from srecycle.engine.ray import RayEngine
-from srecycle.reflection.versions import version_table
+from srecycle.reflection.versions import Versions, VersionsByRow
 from srecycle.stage import Work, materialize
 from srecycle.store import Store
 from srecycle.student.likelihoods import Likelihoods, Scoring
@@ -91,9 +89,8 @@ def scored(folder: Path, count: int) -> tuple[Likelihoods, list[list[Mapping[str
     stage = plan["likelihoods"]
     for one in stage.inputs:
         materialize(one, store)
-    versions = version_table(Work(store=store, folder=folder, scratch=folder), stage.rows, stage.reflections, READ)
-    rows = [list(lines) for _, lines in groupby(versions.to_pylist(), key=itemgetter("id"))]
-    return replace(stage, rows=None, reflections=()), rows
+    versions = Versions(Work(store=store, folder=folder, scratch=folder), stage.rows, stage.reflections, READ)
+    return replace(stage, rows=None, reflections=()), VersionsByRow(versions)[:]
 
 
 def seconds(engine: Engine, mapper: Mapper[Any, Any, Any], shards: Sequence[Any], workers: int) -> tuple[float, float]:

@@ -6,7 +6,9 @@ are mixed in.
 """
 
 import hashlib
+import itertools
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -22,10 +24,10 @@ from srecycle.keep import Chosen, Keep, Kept, filtered
 from srecycle.keep.base import EMBEDDING, ORIGINAL
 from srecycle.progress import say
 from srecycle.reflection import Reflect
-from srecycle.reflection.versions import VERSION_SCHEMA, version_table
-from srecycle.rows import KINDS, TRAINING_SCHEMA, kind_of, mixed_id
+from srecycle.reflection.versions import VERSION_SCHEMA, Versions
+from srecycle.rows import KINDS, TRAINING_SCHEMA, counted, kind_of, mixed_id
 from srecycle.selector import Select
-from srecycle.selector.grid import VersionGrid, version_grid
+from srecycle.selector.grid import EMBEDDED, MEASURED, VersionGrid, version_grid
 from srecycle.stage import Metrics, Stage, Work
 from srecycle.student import Likelihoods
 
@@ -52,36 +54,47 @@ class Assemble(Stage):
 
     def run(self, work: Work) -> Metrics:
         """Join, filter, mix, and write the training set."""
-        versions = version_table(work, self.rows, self.reflections)
-        embeddings = [work.read(stage).table("embeddings") for stage in self.embeddings]
-        grid = version_grid(versions, [work.read(stage).table("likelihoods") for stage in self.likelihoods], embeddings)
-        decisions = work.read(self.decisions).table("decisions")
+        needed = {name for one in self.keep.values() for name in one.needed}
+        texts = {name.removeprefix(ORIGINAL) for name in needed}
+        embedded = (*EMBEDDED, EMBEDDING) if EMBEDDING in needed else EMBEDDED
+        embeddings = [work.read(stage).table("embeddings", embedded) for stage in self.embeddings]
+        grid = version_grid(
+            Versions(work, self.rows, self.reflections, {*texts, "source"}).table(),
+            [work.read(stage).table("likelihoods", MEASURED) for stage in self.likelihoods],
+            embeddings,
+        )
+        decisions = work.read(self.decisions).table("decisions", ["id", "chosen"])
         taken = dict(zip(decisions["id"].to_pylist(), decisions["chosen"].to_pylist(), strict=True))
         number = grid.numbers(taken[identifier] for identifier in grid.ids)
-        needed = {name for one in self.keep.values() for name in one.needed}
         chosen = chosen_of(grid, number, needed, embeddings)
         kept = filtered(self.keep, chosen)
-        table = self._training(versions.take(pa.array(grid.line[np.arange(len(number)), number])), chosen, kept)
-        mixed = self._mixed(work, table)
-        work.write("training", pa.concat_tables([table, *mixed.values()]).combine_chunks())
+        mixed = self._mixed(work, chosen, kept.reason == "")
+        lines = grid.line[np.arange(len(number)), number]
+        work.write("training", itertools.chain(self._training(work, lines, chosen, kept), mixed.values()))
         counts = {f"mixed/{name}": len(part) for name, part in mixed.items()}
-        return _metrics(chosen, kept.reason) | self._found(chosen) | _sources(table) | counts
+        sources = grid.table["source"].take(pa.array(lines[kept.reason == ""]))
+        return _metrics(chosen, kept.reason) | self._found(chosen) | _sources(sources) | counts
 
-    def _training(self, versions: pa.Table, chosen: Chosen, kept: Kept) -> pa.Table:
-        lines = versions.select(["response", "critique"]).to_pylist()
-        values: dict[str, Any] = {
-            "response": [self.assembly.response(line) for line in lines],
-            **{name: chosen.columns[name] for name in ("ifd", "r_ifd", "loss_y_given_x")},
-            "kept": kept.reason == "",
-            "reason": kept.reason,
-            "flip": kept.flip,
-            "flip_of": kept.flip_of,
-        }
-        columns = [
-            pa.array(values[one.name], type=one.type, from_pandas=True) if one.name in values else versions[one.name]
-            for one in TRAINING_SCHEMA
-        ]
-        return pa.table(columns, schema=TRAINING_SCHEMA)
+    def _training(self, work: Work, lines: npt.NDArray[np.int64], chosen: Chosen, kept: Kept) -> Iterator[pa.Table]:
+        """Yield the rows with the versions that were taken, which stand on these lines of all versions."""
+        before = 0
+        for rows, versions in Versions(work, self.rows, self.reflections).parts():
+            table = versions.take(pa.array(lines[rows] - before))
+            before += len(versions)
+            read = table.select(["response", "critique"]).to_pylist()
+            values: dict[str, Any] = {
+                "response": [self.assembly.response(line) for line in read],
+                **{name: chosen.columns[name][rows] for name in ("ifd", "r_ifd", "loss_y_given_x")},
+                "kept": kept.reason[rows] == "",
+                "reason": kept.reason[rows],
+                "flip": kept.flip[rows],
+                "flip_of": kept.flip_of[rows],
+            }
+            columns = [
+                pa.array(values[one.name], type=one.type, from_pandas=True) if one.name in values else table[one.name]
+                for one in TRAINING_SCHEMA
+            ]
+            yield pa.table(columns, schema=TRAINING_SCHEMA)
 
     def _found(self, chosen: Chosen) -> Metrics:
         """Count what filters see in rows that they let stand, too."""
@@ -91,18 +104,17 @@ class Assemble(Stage):
             for what, rows in sorted(one.findings(chosen).items())
         }
 
-    def _mixed(self, work: Work, table: pa.Table) -> dict[str, pa.Table]:
+    def _mixed(self, work: Work, chosen: Chosen, kept: npt.NDArray[np.bool_]) -> dict[str, pa.Table]:
         """Return what is mixed in, by where it comes from."""
-        kept = table.filter(table["kept"])
-        mixed = {}
+        count, mixed = int(kept.sum()), {}
         if self.assembly.originals:
             rows = work.read(self.rows).table("rows")
-            trained = {line["id"] for line in kept.to_pylist() if line["version"] == "original"}
+            trained = set(chosen.id[kept & (chosen.version == "original")])
             free = rows.filter(pa.array([identifier not in trained for identifier in rows["id"].to_pylist()]))
-            mixed["original"] = self._drawn("original", free, self.assembly.originals, len(kept))
+            mixed["original"] = self._drawn("original", free, self.assembly.originals, count)
         if self.extra is not None:
             rows = work.read(self.extra).table("rows")
-            mixed["extra"] = self._drawn("extra", rows, self.assembly.extra_share, len(kept))
+            mixed["extra"] = self._drawn("extra", rows, self.assembly.extra_share, count)
         return mixed
 
     def _drawn(self, kind: Literal["original", "extra"], rows: pa.Table, share: float | None, kept: int) -> pa.Table:
@@ -173,10 +185,9 @@ def _hash(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def _sources(table: pa.Table) -> Metrics:
+def _sources(column: pa.ChunkedArray) -> Metrics:
     """Count the kept rows of each source that the data names."""
-    counts = Counter(table.filter(table["kept"])["source"].to_pylist())
-    return {f"kept/source/{name}": count for name, count in sorted(counts.items()) if name}
+    return {f"kept/source/{name}": count for name, count in counted(column).items() if name}
 
 
 def _metrics(chosen: Chosen, reason: npt.NDArray[Any]) -> Metrics:

@@ -4,19 +4,23 @@ In: files or a generator. Out: `rows.parquet`, one line a sample, in source orde
 and the fields that choose among its samples; the path itself is not.
 """
 
+import itertools
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+import pyarrow as pa
 from pydantic import Field
 
 from srecycle.config import Component, component
 from srecycle.errors import UserError
-from srecycle.progress import say
+from srecycle.progress import metered, say
 from srecycle.rows import ROW_SCHEMA, Row, Turn, content_id, numbered, to_table
 from srecycle.stage import Metrics, Stage, Work
+from srecycle.store import GROUP_LINES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,32 +58,43 @@ class Data(Component, ABC):
         """Name the source in messages."""
         return type(self).__name__.lower()
 
-    def chosen(self) -> list[tuple[int, Sample]]:
-        """Return the chosen samples with their positions. Raises UserError where there are none."""
-        samples = list(enumerate(self.samples()))
-        if not samples:
+    def chosen(self) -> Iterator[tuple[int, Sample]]:
+        """Yield the chosen samples with their positions. Raises UserError, in the end, where there are none.
+
+        The source is read once, and where a `limit` has to know its length once more before that.
+        """
+        wanted, drawn = set(self.positions), self._drawn()
+        count = place = 0
+        for position, sample in enumerate(self.samples()):
+            count += 1
+            if wanted and position not in wanted:
+                continue
+            if drawn is None or place in drawn:
+                yield position, sample
+            place += 1
+        if not count:
             raise UserError(f"{self.description} holds no samples: check data.path and the file's format")
-        if self.positions:
-            wanted = set(self.positions)
-            if beyond := sorted(position for position in wanted if position >= len(samples)):
-                raise UserError(
-                    f"data.positions names {beyond[0]}, but {self.description} ends at position {len(samples) - 1}"
-                )
-            samples = [(position, sample) for position, sample in samples if position in wanted]
-        if self.limit is not None and self.limit < len(samples):
-            samples = sorted(random.Random(self.seed).sample(samples, self.limit), key=lambda pair: pair[0])
-        return samples
+        if beyond := sorted(position for position in wanted if position >= count):
+            raise UserError(f"data.positions names {beyond[0]}, but {self.description} ends at position {count - 1}")
+
+    def _drawn(self) -> set[int] | None:
+        """Return which of the wanted samples the limit leaves, by their place; None where it leaves all."""
+        if self.limit is None:
+            return None
+        count = len(set(self.positions)) or sum(1 for _ in self.samples())
+        return set(random.Random(self.seed).sample(range(count), self.limit)) if self.limit < count else None
 
     def rows(self) -> list[Row]:
         """Return the chosen samples as rows with ids. Raises UserError where there are none."""
-        return numbered_rows(self.chosen())
+        return [row for row, _ in as_rows(self.chosen())]
 
 
-def numbered_rows(samples: Sequence[tuple[int, Sample]]) -> list[Row]:
-    """Return samples, with their positions, as rows with ids."""
-    ids = numbered(content_id(one.instruction, one.input, one.response, one.history) for _, one in samples)
-    return [
-        Row(
+def as_rows(samples: Iterable[tuple[int, Sample]]) -> Iterator[tuple[Row, Sample]]:
+    """Yield samples, with their positions, as rows with ids, beside themselves."""
+    for_ids, for_rows = itertools.tee(samples)
+    ids = numbered(content_id(one.instruction, one.input, one.response, one.history) for _, one in for_ids)
+    for identifier, (position, sample) in zip(ids, for_rows, strict=True):
+        row = Row(
             id=identifier,
             position=position,
             instruction=sample.instruction,
@@ -90,8 +105,7 @@ def numbered_rows(samples: Sequence[tuple[int, Sample]]) -> list[Row]:
             reference=sample.reference,
             source=sample.source,
         )
-        for identifier, (position, sample) in zip(ids, samples, strict=True)
-    ]
+        yield row, sample
 
 
 @component
@@ -108,26 +122,37 @@ class Source(Stage):
         return "source"
 
     def run(self, work: Work) -> Metrics:
-        """Read, number, and write the rows."""
-        samples = self.data.chosen()
-        rows = numbered_rows(samples)
-        if not any(row.instruction.strip() and row.response.strip() for row in rows):
+        """Read, number, and write the rows, a part after the other."""
+        seen: Counter[str] = Counter()
+        work.write("rows", self._tables(seen))
+        if not seen["whole"]:
             raise UserError(
-                f"none of the {len(rows)} samples of {self.data.description} has both an instruction and a response: "
-                "check the field names, and data.turn where it is set"
+                f"none of the {seen['rows']} samples of {self.data.description} has both an instruction and a "
+                "response: check the field names, and data.turn where it is set"
             )
-        work.write("rows", to_table(rows, ROW_SCHEMA))
-        later = [sample.later_messages for _, sample in samples if sample.later_messages]
-        if later:
+        if seen["go_on"]:
             say(
-                f"  {len(later)} of {len(rows)} conversations go on behind the chosen turn (data.turn): their "
-                f"{sum(later)} later messages are left out"
+                f"  {seen['go_on']} of {seen['rows']} conversations go on behind the chosen turn (data.turn): their "
+                f"{seen['later_messages_left_out']} later messages are left out"
             )
-        return {
-            "rows": len(rows),
-            "duplicates": sum("-" in row.id for row in rows),
-            "empty_responses": sum(not row.response.strip() for row in rows),
-            "empty_instructions": sum(not row.instruction.strip() for row in rows),
-            "references": sum(bool(row.reference.strip()) for row in rows),
-            "later_messages_left_out": sum(later),
-        }
+        return {name: seen[name] for name in _COUNTED}
+
+    def _tables(self, seen: "Counter[str]") -> Iterator[pa.Table]:
+        """Yield the rows as tables, and count what is in them."""
+        pairs = as_rows(self.data.chosen())
+        with metered(self.name, None) as meter:
+            while part := list(itertools.islice(pairs, GROUP_LINES)):
+                for row, sample in part:
+                    seen["rows"] += 1
+                    seen["whole"] += bool(row.instruction.strip() and row.response.strip())
+                    seen["duplicates"] += "-" in row.id
+                    seen["empty_responses"] += not row.response.strip()
+                    seen["empty_instructions"] += not row.instruction.strip()
+                    seen["references"] += bool(row.reference.strip())
+                    seen["later_messages_left_out"] += sample.later_messages
+                    seen["go_on"] += bool(sample.later_messages)
+                yield to_table((row for row, _ in part), ROW_SCHEMA)
+                meter.advance(len(part))
+
+
+_COUNTED = ("rows", "duplicates", "empty_responses", "empty_instructions", "references", "later_messages_left_out")

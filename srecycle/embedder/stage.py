@@ -6,11 +6,8 @@ and the instruction's vector. Identity: the embedder, the student where it is th
 keys.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
-from operator import itemgetter
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,14 +20,14 @@ from srecycle.data import Source
 from srecycle.embedder.base import Embedder, TextEncoder, Vectors
 from srecycle.engine import Engine, Mapper
 from srecycle.reflection import Reflect
-from srecycle.reflection.versions import version_table
-from srecycle.rows import OK
+from srecycle.reflection.versions import Versions, VersionsByRow
+from srecycle.rows import OK, counted
 from srecycle.stage import Metrics, Stage, Work
 from srecycle.student import Student
 
 _READ = ("instruction", "input", "response")
 Line = Mapping[str, Any]
-"""A version, as `version_table` has it."""
+"""A version, as `srecycle.reflection.versions` has it."""
 
 
 @component
@@ -56,13 +53,11 @@ class Embeddings(Stage):
 
     def run(self, work: Work) -> Metrics:
         """Embed all versions, a row's versions together."""
-        versions = version_table(work, self.rows, self.reflections, _READ).to_pylist()
-        rows = [list(lines) for _, lines in groupby(versions, key=itemgetter("id"))]
+        rows = VersionsByRow(Versions(work, self.rows, self.reflections, _READ))
         embedding = Embedding(replace(self, rows=None, reflections=()))
-        table = self.engine.map_shards(self.name, rows, embedding, work.scratch, embedding.rate)
-        work.write("embeddings", table)
+        work.write("embeddings", self.engine.map_shards(self.name, rows, embedding, work.scratch, embedding.rate))
         work.notes |= embedding.notes
-        statuses = Counter(table["status"].to_pylist())
+        table = work.written("embeddings", ("status", "truncated", "coherence"))
         return {
             "versions": len(table),
             "embedder": type(self.embedder).__name__,
@@ -71,7 +66,7 @@ class Embeddings(Stage):
             "dimensions": min(embedding.settled["model_dimensions"], self.embedder.dimensions),
             "truncated": pc.sum(table["truncated"]).as_py() or 0,
             **_quantiles(table["coherence"].drop_null().to_numpy()),
-            **{f"status/{status}": count for status, count in sorted(statuses.items())},
+            **{f"status/{status}": count for status, count in counted(table["status"]).items()},
         }
 
 

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,6 +29,7 @@ from srecycle.progress import Detail, metered
 from srecycle.store import write_json, write_table
 
 Item = TypeVar("Item")
+Item_co = TypeVar("Item_co", covariant=True)
 Made = TypeVar("Made")
 Settings = TypeVar("Settings", bound=Component)
 
@@ -88,6 +89,16 @@ class Mapper(ABC, Generic[Settings, Item, Made]):
         return time.monotonic() - self.since if self.since else 0.0
 
 
+class Items(Protocol[Item_co]):
+    """What is mapped over: a list, or what is read as it is sliced."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    def __getitem__(self, places: slice, /) -> Sequence[Item_co]:
+        """Return those at these places. Threads may call this at the same time."""
+
+
 Work = Mapper[Any, Item, Made] | Callable[[Sequence[Item]], Made]
 
 
@@ -117,9 +128,12 @@ class Engine(Component, ABC):
         """Start workers, and end them with the block. What they settle is kept in `scratch`."""
 
     def map_shards(
-        self, label: str, items: Sequence[Item], work: Work[Item, pa.Table], scratch: Path, detail: Detail = str
-    ) -> pa.Table:
-        """Return the concatenation of `work(shard)` over all shards, in item order; `detail` is shown meanwhile."""
+        self, label: str, items: Items[Item], work: Work[Item, pa.Table], scratch: Path, detail: Detail = str
+    ) -> "Shards":
+        """Return `work(shard)` of all shards, in item order; `detail` is shown meanwhile.
+
+        Of `items`, the shards that are being worked at are sliced, and nothing else is read.
+        """
         shards = planned_shards(scratch, len(items), self.shard_rows)
         left = [number for number in range(len(shards)) if not shard_file(scratch, number).exists()]
         if left or not _settled_before(work, scratch):
@@ -133,7 +147,23 @@ class Engine(Component, ABC):
                 meter.resume_at(len(items) - sum(len(shards[number]) for number in left))
                 for rows in _each(finish, left, workers.count):
                     meter.advance(rows)
-        return gathered(scratch, len(shards))
+        return Shards(scratch=scratch, count=len(shards))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shards:
+    """What the shards of a stage gave, in item order, read one after the other."""
+
+    scratch: Path
+    count: int
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        for number in range(self.count):
+            yield pq.read_table(shard_file(self.scratch, number))
+
+    def table(self) -> pa.Table:
+        """Return all of it as one table of one chunk, so that its bytes don't tell how it was made."""
+        return pa.concat_tables(self).combine_chunks()
 
 
 def _each(finish: Callable[[int], int], numbers: Sequence[int], at_a_time: int) -> Iterator[int]:
@@ -195,11 +225,6 @@ def shard_file(scratch: Path, number: int) -> Path:
 def finish_shard(scratch: Path, number: int, table: pa.Table) -> None:
     """Keep a shard's result, whole or not at all."""
     write_table(shard_file(scratch, number), table)
-
-
-def gathered(scratch: Path, count: int) -> pa.Table:
-    """Return the results of all shards as one table of one chunk, so that its bytes don't tell how it was made."""
-    return pa.concat_tables(pq.read_table(shard_file(scratch, number)) for number in range(count)).combine_chunks()
 
 
 def bare(part: Any) -> Any:

@@ -97,7 +97,7 @@ class Answers(Stage):
         engine = replace(self.engine, shard_rows=_SHARD)
         label = f"answers to {self.prompts.name}"
         given = engine.map_shards(label, arranged, Speaking(replace(self, prompts=None)), work.scratch)
-        answers = given.sort_by([("position", "ascending"), ("turn", "ascending")]).combine_chunks()
+        answers = given.table().sort_by([("position", "ascending"), ("turn", "ascending")]).combine_chunks()
         work.write("answers", answers)
         return described(read(answers))
 

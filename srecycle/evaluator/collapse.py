@@ -67,7 +67,7 @@ class Collapse(Evaluator):
     def check(self) -> None:
         """Raise UserError where the samples can't be had."""
         if self.held_out is not None:
-            self.held_out.chosen()
+            self.held_out.rows()
 
     def evaluate(self, subject: Subject, work: Work) -> Metrics:
         """Sample the outputs, and count what is in them."""

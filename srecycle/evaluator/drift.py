@@ -70,7 +70,7 @@ class Drift(Evaluator):
         if self.before is not None:
             self.before.check()
         if self.held_out is not None:
-            self.held_out.chosen()
+            self.held_out.rows()
         self._text()
 
     def evaluate(self, subject: Subject, work: Work) -> Metrics:

@@ -69,8 +69,8 @@ def read_prompts(path: Path, category: str | None = None) -> list[Prompt]:
         raise UserError(f"{path} holds no prompts")
     if category is not None and not any(prompt.category for prompt in found):
         raise UserError(f"{path} has no column {category!r} (category): name one of its columns, or null")
-    ids = numbered(_content(prompt) for prompt in found)
-    return [replace(prompt, id=ids[place], position=place) for place, prompt in enumerate(found)]
+    ids = numbered(map(_content, found))
+    return [replace(prompt, id=one, position=place) for place, (one, prompt) in enumerate(zip(ids, found, strict=True))]
 
 
 def read_answers(path: Path, setting: str | None = None) -> dict[str, str]:

@@ -7,24 +7,25 @@ counted from that table and from the bases, never from the calls, so that a resu
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from srecycle.config import component, runtime
 from srecycle.data import Source
 from srecycle.engine import Engine
 from srecycle.progress import say
-from srecycle.reflection.bases import Base, bases
+from srecycle.reflection.bases import Base, Bases
 from srecycle.reflection.bill import Bill
 from srecycle.reflection.criteria import scores
 from srecycle.reflection.generating import Asking, asked_by, in_memory
 from srecycle.reflection.parsing import Parsed, parse
 from srecycle.reflection.prompts import Reflection
-from srecycle.rows import CANDIDATE_SCHEMA, OK, Candidate, Phase, challenger, kind_of, to_rows, to_table
+from srecycle.rows import CANDIDATE_SCHEMA, OK, Candidate, Phase, challenger, counted, kind_of, to_table
 from srecycle.stage import Metrics, Stage, Work
 from srecycle.teacher import Ledger, Reply, Request, Teacher
 
@@ -97,16 +98,16 @@ class Reflect(Stage):
                 ]
                 return to_table(candidates, CANDIDATE_SCHEMA)
 
-            candidates = engine.map_shards(self.name, shown, reflect, work.scratch)
-        work.write("candidates", candidates)
+            work.write("candidates", engine.map_shards(self.name, shown, reflect, work.scratch))
         work.notes["calls"] = told = bill.total
         if told.get("usd"):
             paid = f"{told['paid']:,.0f} paid by this stage (${told['usd_paid']:,.2f})"
             say(f"  {self.name}: {told['replies']:,.0f} replies worth ${told['usd']:,.2f}, {paid}")
+        candidates = work.written("candidates", ("version", "status", "teacher", "critique", "earlier_replies"))
         _warn(self.name, candidates)
         return self._metrics(shown, candidates)
 
-    def requests(self, shown: Sequence[Base]) -> list[Request]:
+    def requests(self, shown: Iterable[Base]) -> list[Request]:
         """Return the requests for all samples of these bases, less those that the teacher may not be shown."""
         asked = [self.request(base) for base in shown if base.status == OK]
         return [replace(one, sample=sample) for one in asked for sample in range(self.teacher.samples)]
@@ -166,14 +167,14 @@ class Reflect(Stage):
                 asked[_asked_for(request)] = self.answered(request, reply, (*before.earlier, before.reply.text))
         return asked, replies
 
-    def _bases(self, work: Work) -> list[Base]:
-        rows = to_rows(work.read(self.rows).table("rows"))
-        candidates = work.read(self.instructions).table("candidates").to_pylist() if self.instructions else []
+    def _bases(self, work: Work) -> Bases:
+        rows = work.read(self.rows).file("rows")
+        candidates = work.read(self.instructions).file("candidates") if self.instructions else None
         chosen = None
         if self.chosen is not None:
-            decisions = work.read(self.chosen).table("decisions").select(["id", "chosen"]).to_pylist()
-            chosen = {(line["id"], line["chosen"]) for line in decisions}
-        return bases(self.reflection, rows, candidates, chosen)
+            decisions = work.read(self.chosen).table("decisions", ["id", "chosen"])
+            chosen = set(zip(decisions["id"].to_pylist(), decisions["chosen"].to_pylist(), strict=True))
+        return Bases(self.reflection, rows, candidates, chosen)
 
     def _candidate(self, base: Base, sample: int, one: Answered | None) -> Candidate:
         parsed = one.parsed if one else Parsed(status=base.status)
@@ -195,24 +196,30 @@ class Reflect(Stage):
             earlier_replies=one.earlier if one else (),
         )
 
-    def _metrics(self, shown: Sequence[Base], candidates: pa.Table) -> Metrics:
-        lines = candidates.select(["version", "status", "teacher", "critique", "earlier_replies"]).to_pylist()
-        asked = [base for base in shown if base.status == OK]
-        statuses = Counter(f"{kind_of(line['version'])}/{line['status']}" for line in lines)
-        asked_again = sum(len(line["earlier_replies"]) for line in lines)
-        requests = len(asked) * self.teacher.samples + asked_again
+    def _metrics(self, shown: Iterable[Base], candidates: pa.Table) -> Metrics:
+        asked = contexts = 0
+        for base in shown:
+            asked += base.status == OK
+            contexts += base.status == OK and bool(base.context)
+        kinds = [kind_of(name) for name in candidates["version"].to_pylist()]
+        status = candidates["status"].to_pylist()
+        statuses = Counter(f"{kind}/{why}" for kind, why in zip(kinds, status, strict=True))
+        earlier = pc.list_value_length(candidates["earlier_replies"])
+        asked_again = pc.sum(earlier).as_py() or 0
+        requests = asked * self.teacher.samples + asked_again
         metrics: Metrics = {"requests": requests, **dict(sorted(statuses.items()))}
+        usable = pc.equal(candidates["status"], OK)
         if self.reflection.reasks and self.reflection.reask_requests:
             metrics["asked_again"] = asked_again
-            metrics["mended"] = sum(line["status"] == OK and bool(line["earlier_replies"]) for line in lines)
+            metrics["mended"] = pc.sum(pc.and_(usable, pc.greater(earlier, 0))).as_py() or 0
         if self.reflection.context != "none":
-            metrics["context/shown"] = sum(bool(base.context) for base in asked)
-            metrics["context/none"] = sum(not base.context for base in asked)
+            metrics["context/shown"] = contexts
+            metrics["context/none"] = asked - contexts
         if names := self.reflection.scored(self.phase):
-            metrics |= _scores([line["critique"] for line in lines if line["status"] == OK], names)
-        teachers = Counter(line["teacher"] for line in lines if line["teacher"])
+            metrics |= _scores(candidates.filter(usable)["critique"].to_pylist(), names)
+        teachers = {name: count for name, count in counted(candidates["teacher"]).items() if name}
         if len(teachers) > 1:
-            metrics |= {f"teacher/{name}": count for name, count in sorted(teachers.items())}
+            metrics |= {f"teacher/{name}": count for name, count in teachers.items()}
         return metrics
 
 
@@ -246,7 +253,7 @@ def _scores(critiques: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
 
 def _warn(label: str, candidates: pa.Table) -> None:
     """Say so where a tenth or more of the reflections gave nothing usable."""
-    reasons = Counter(status for status in candidates["status"].to_pylist() if status != OK)
+    reasons = Counter({status: count for status, count in counted(candidates["status"]).items() if status != OK})
     if reasons.total() >= _WORTH_A_WARNING * len(candidates) > 0:
         why = ", ".join(f"{count} {status}" for status, count in reasons.most_common())
         say(f"  warning: {label}: {reasons.total()} of {len(candidates)} reflections are not usable ({why})")

@@ -6,7 +6,7 @@ With so many samples of each reflection there are 1 + 3 * samples columns, also 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,12 @@ import pyarrow.compute as pc
 from srecycle.rows import OK, Phase, Version, challenger, sample_of, versions_of
 from srecycle.scorer import LIKELIHOODS, scores
 from srecycle.selector.base import COHERENCE, TEXTS, Contest, Matrix, Texts
+
+MEASURED: Final = ("id", "version", "status", *LIKELIHOODS)
+"""The columns of likelihoods that a grid is made of."""
+
+EMBEDDED: Final = ("id", "version", "status", COHERENCE)
+"""The columns of embeddings that a grid is made of."""
 
 
 @dataclass(frozen=True, kw_only=True)

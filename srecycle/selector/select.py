@@ -16,11 +16,11 @@ from srecycle.config import component
 from srecycle.data import Source
 from srecycle.embedder import Embeddings
 from srecycle.reflection import Reflect
-from srecycle.reflection.versions import version_table
+from srecycle.reflection.versions import Versions
 from srecycle.rows import DECISION_SCHEMA, Phase
 from srecycle.selector.base import Selector
 from srecycle.selector.decide import Decisions, decide
-from srecycle.selector.grid import VersionGrid, version_grid
+from srecycle.selector.grid import EMBEDDED, MEASURED, VersionGrid, version_grid
 from srecycle.stage import Metrics, Stage, Work
 from srecycle.student import Likelihoods
 
@@ -47,9 +47,9 @@ class Select(Stage):
     def run(self, work: Work) -> Metrics:
         """Choose, and write the decisions."""
         grid = version_grid(
-            version_table(work, self.rows, self.reflections, self.selector.needed),
-            [work.read(stage).table("likelihoods") for stage in self.likelihoods],
-            [work.read(stage).table("embeddings") for stage in self.embeddings],
+            Versions(work, self.rows, self.reflections, self.selector.needed).table(),
+            [work.read(stage).table("likelihoods", MEASURED) for stage in self.likelihoods],
+            [work.read(stage).table("embeddings", EMBEDDED) for stage in self.embeddings],
         )
         table = _table(decide(grid, self.phase, self.selector, self._incumbents(work, grid)))
         work.write("decisions", table)
@@ -59,7 +59,7 @@ class Select(Stage):
         """Return the column of the version that stands in each row, shape [rows]."""
         if self.before is None:
             return np.zeros(len(grid.ids), dtype=np.int64)
-        decisions = work.read(self.before).table("decisions")
+        decisions = work.read(self.before).table("decisions", ["id", "chosen"])
         chosen = dict(zip(decisions["id"].to_pylist(), decisions["chosen"].to_pylist(), strict=True))
         return grid.numbers(chosen[identifier] for identifier in grid.ids)
 

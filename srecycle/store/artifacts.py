@@ -13,7 +13,7 @@ says, and the record what its own digest says: whatever was cut, lost or edited 
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,9 +59,13 @@ class Artifact:
         except (OSError, ValueError):
             return {}
 
-    def table(self, name: str) -> pa.Table:
-        """Read one of the artifact's tables (`NAME.parquet`)."""
-        return pq.read_table(self.folder / f"{name}.parquet")
+    def file(self, name: str) -> Path:
+        """Return where one of the artifact's tables stands (`NAME.parquet`)."""
+        return self.folder / f"{name}.parquet"
+
+    def table(self, name: str, columns: Iterable[str] | None = None) -> pa.Table:
+        """Read one of the artifact's tables, or these columns of it: texts are most of a table's size."""
+        return pq.read_table(self.file(name), columns=None if columns is None else list(columns))
 
 
 class Store:

@@ -7,11 +7,8 @@ the student finds it, it is kept with the plan until the stage is done, and told
 
 import math
 import threading
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -23,8 +20,8 @@ from srecycle.data import Source
 from srecycle.engine import Engine, Mapper
 from srecycle.progress import say
 from srecycle.reflection import Reflect
-from srecycle.reflection.versions import version_table
-from srecycle.rows import LIKELIHOOD_SCHEMA, OK, Likelihood, to_table
+from srecycle.reflection.versions import Versions, VersionsByRow
+from srecycle.rows import LIKELIHOOD_SCHEMA, OK, Likelihood, counted, to_table
 from srecycle.scorer import Scorer
 from srecycle.stage import Metrics, Stage, Work
 from srecycle.student.encoding import Encoded, anchor_name
@@ -37,6 +34,7 @@ if TYPE_CHECKING:
 
 
 _READ = ("instruction", "input", "response", "history")
+_TOLD = ("status", "context_truncated", "target_truncated", "loss_y_given_x", "loss_y")
 
 
 @component
@@ -70,16 +68,14 @@ class Likelihoods(Stage):
 
     def run(self, work: Work) -> Metrics:
         """Score all versions, a row's versions together."""
-        versions = version_table(work, self.rows, self.reflections, _READ).to_pylist()
-        rows = [list(lines) for _, lines in groupby(versions, key=itemgetter("id"))]
+        rows = VersionsByRow(Versions(work, self.rows, self.reflections, _READ))
         if self.trained_in is not None:
             say("  warning: the student is scored in another template than it is trained in")
         scoring = Scoring(replace(self, rows=None, reflections=(), trained_in=None))
-        table = self.engine.map_shards(self.name, rows, scoring, work.scratch, scoring.rate)
-        work.write("likelihoods", table)
+        work.write("likelihoods", self.engine.map_shards(self.name, rows, scoring, work.scratch, scoring.rate))
         work.notes |= scoring.notes
+        table = work.written("likelihoods", _TOLD)
         _warn(table)
-        statuses = Counter(table["status"].to_pylist())
         return {
             "versions": len(table),
             "ifd_above_one_share": _share_above_one(table),
@@ -87,7 +83,7 @@ class Likelihoods(Stage):
             "target_truncated": pc.sum(table["target_truncated"]).as_py() or 0,
             "anchor": anchor_name(self.student.tokenizer()),
             "scored_in_another_template": self.trained_in is not None,
-            **{f"status/{status}": count for status, count in sorted(statuses.items())},
+            **{f"status/{status}": count for status, count in counted(table["status"]).items()},
         }
 
     def inference(self, loaded: Loaded) -> "Inference":
@@ -268,7 +264,7 @@ def _warn(table: pa.Table) -> None:
             f"  warning: IFD is above 1 for {above_one:.0%} of the versions: their instructions make responses "
             "less likely to this student; is template=NAME the format that it was trained on?"
         )
-    if too_large := table["status"].to_pylist().count("out_of_memory"):
+    if too_large := counted(table["status"]).get("out_of_memory"):
         say(f"  warning: {too_large} versions alone are too long for this device's memory, and have no scores")
 
 

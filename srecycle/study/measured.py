@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from srecycle.data import Source
 from srecycle.embedder import Embeddings
@@ -15,11 +14,10 @@ from srecycle.experiment import Experiment
 from srecycle.keep import Keep
 from srecycle.keep.base import EMBEDDING, ORIGINAL
 from srecycle.reflection import Reflect
-from srecycle.reflection.versions import version_table
-from srecycle.scorer import LIKELIHOODS
+from srecycle.reflection.versions import Versions
 from srecycle.selector import Selector
 from srecycle.selector.base import COHERENCE
-from srecycle.selector.grid import VersionGrid, version_grid
+from srecycle.selector.grid import MEASURED, VersionGrid, version_grid
 from srecycle.stage import Stage, Work
 from srecycle.store import Store
 from srecycle.student import Likelihoods
@@ -61,13 +59,8 @@ def _read(stages: Iterable[Stage], store: Store, needed: Collection[str]) -> Mea
     parts = list(stages)
     (rows,) = (stage for stage in parts if isinstance(stage, Source))
     reflections = [stage for stage in parts if isinstance(stage, Reflect)]
-    versions = version_table(work, rows, reflections, {name.removeprefix(ORIGINAL) for name in needed})
-    columns = ["id", "version", "status", *LIKELIHOODS]
-    likelihoods = [
-        pq.read_table(work.read(one).folder / "likelihoods.parquet", columns=columns)
-        for one in parts
-        if isinstance(one, Likelihoods)
-    ]
+    versions = Versions(work, rows, reflections, {name.removeprefix(ORIGINAL) for name in needed}).table()
+    likelihoods = [work.read(one).table("likelihoods", MEASURED) for one in parts if isinstance(one, Likelihoods)]
     embeddings = [work.read(one).table("embeddings") for one in parts if isinstance(one, Embeddings)]
     return Measured(grid=version_grid(versions, likelihoods, embeddings), embeddings=embeddings)
 

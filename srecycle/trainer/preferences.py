@@ -16,7 +16,7 @@ from srecycle.assemble import Assemble
 from srecycle.config import component
 from srecycle.data import Source
 from srecycle.reflection import Reflect
-from srecycle.reflection.versions import VERSION_SCHEMA, version_table
+from srecycle.reflection.versions import VERSION_SCHEMA, Versions
 from srecycle.rows import OK
 from srecycle.selector import Select
 from srecycle.stage import Metrics, Stage, Work
@@ -62,9 +62,9 @@ class Preferences(Stage):
 
     def run(self, work: Work) -> Metrics:
         """Join decisions with the texts that they are about."""
-        versions = version_table(work, self.rows, self.reflections, _TEXTS).to_pylist()
+        versions = Versions(work, self.rows, self.reflections, _TEXTS).table().to_pylist()
         texts = {(line["id"], line["version"]): line for line in versions}
-        training = work.read(self.training).table("training").select(["id", "kept"]).to_pylist()
+        training = work.read(self.training).table("training", ["id", "kept"]).to_pylist()
         kept = {line["id"]: line["kept"] for line in training}
         decisions = work.read(self.decisions).table("decisions").to_pylist()
         selector = self.decisions.selector
@@ -72,7 +72,7 @@ class Preferences(Stage):
         lines = [_pair(one, texts, score, kept[one["id"]]) for one in decisions]
         work.write("preferences", pa.Table.from_pylist(lines, schema=PREFERENCE_SCHEMA))
         statuses = Counter(line["status"] for line in lines)
-        before = work.read(self.instruction).table("decisions")
+        before = work.read(self.instruction).table("decisions", ["reason"])
         return {
             "rows": len(lines),
             "pairs": statuses.pop(OK, 0),

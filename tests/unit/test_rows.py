@@ -56,7 +56,7 @@ def test_content_id_half_of_a_character_is_accepted() -> None:
 
 
 def test_numbered_duplicates_get_running_numbers() -> None:
-    assert numbered(["a", "b", "a", "a", "c", "b"]) == ["a", "b", "a-2", "a-3", "c", "b-2"]
+    assert list(numbered(["a", "b", "a", "a", "c", "b"])) == ["a", "b", "a-2", "a-3", "c", "b-2"]
 
 
 @given(st.lists(st.sampled_from("abcd"), max_size=30), st.randoms())

@@ -56,7 +56,7 @@ def _wait_for_shards_under_way() -> None:
 
 
 def test_map_shards_returns_all_items_in_order(tmp_path: Path) -> None:
-    table = LocalEngine(shard_rows=5).map_shards("t", ITEMS, _squares, tmp_path)
+    table = LocalEngine(shard_rows=5).map_shards("t", ITEMS, _squares, tmp_path).table()
     assert table["n"].to_pylist() == ITEMS
     assert table["square"].to_pylist() == [n * n for n in ITEMS]
 
@@ -65,9 +65,9 @@ def test_map_shards_one_or_four_workers_give_the_same_bytes(tmp_path: Path) -> N
     made = [
         _bytes(
             tmp_path,
-            LocalEngine(shard_rows=5, workers=workers).map_shards(
-                "t", ITEMS, _squares, _scratch(tmp_path, str(workers))
-            ),
+            LocalEngine(shard_rows=5, workers=workers)
+            .map_shards("t", ITEMS, _squares, _scratch(tmp_path, str(workers)))
+            .table(),
         )
         for workers in (1, 4)
     ]
@@ -76,7 +76,7 @@ def test_map_shards_one_or_four_workers_give_the_same_bytes(tmp_path: Path) -> N
 
 def test_map_shards_result_does_not_tell_its_shards(tmp_path: Path) -> None:
     made = [
-        LocalEngine(shard_rows=size).map_shards("t", ITEMS, _squares, _scratch(tmp_path, str(size)))
+        LocalEngine(shard_rows=size).map_shards("t", ITEMS, _squares, _scratch(tmp_path, str(size))).table()
         for size in (5, 100)
     ]
     assert _bytes(tmp_path, made[0]) == _bytes(tmp_path, made[1])
@@ -87,15 +87,15 @@ def test_map_shards_result_does_not_tell_its_shards(tmp_path: Path) -> None:
 def test_map_shards_interrupted_goes_on_with_what_is_left(tmp_path: Path, workers: int) -> None:
     scratch = _scratch(tmp_path, "scratch")
     with pytest.raises(RuntimeError, match="no 17"):
-        LocalEngine(shard_rows=5, workers=workers).map_shards("t", ITEMS, _failing(17), scratch)
+        LocalEngine(shard_rows=5, workers=workers).map_shards("t", ITEMS, _failing(17), scratch).table()
     _wait_for_shards_under_way()
     finished = {path.name for path in scratch.glob("shard-*")}
     assert {f"shard-{number:06d}.parquet" for number in range(3)} <= finished
     assert "shard-000003.parquet" not in finished
     seen: list[Sequence[int]] = []
-    resumed = LocalEngine(shard_rows=5, workers=workers).map_shards("t", ITEMS, _failing(-1, seen), scratch)
+    resumed = LocalEngine(shard_rows=5, workers=workers).map_shards("t", ITEMS, _failing(-1, seen), scratch).table()
     assert len(seen) == 5 - len(finished)
-    whole = LocalEngine(shard_rows=5).map_shards("t", ITEMS, _squares, _scratch(tmp_path, "whole"))
+    whole = LocalEngine(shard_rows=5).map_shards("t", ITEMS, _squares, _scratch(tmp_path, "whole")).table()
     assert _bytes(tmp_path, resumed) == _bytes(tmp_path, whole)
 
 
@@ -105,7 +105,7 @@ def test_map_shards_shows_the_detail_of_its_caller(
 ) -> None:
     monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.0)
     engine = LocalEngine(shard_rows=5, workers=workers)
-    engine.map_shards("likelihoods", ITEMS, _squares, tmp_path, lambda: "55 tokens/s")
+    engine.map_shards("likelihoods", ITEMS, _squares, tmp_path, lambda: "55 tokens/s").table()
     told = capsys.readouterr().err
     assert "likelihoods: 23/23 rows" in told and ", 55 tokens/s, about 0 s left" in told
 
@@ -113,10 +113,10 @@ def test_map_shards_shows_the_detail_of_its_caller(
 def test_map_shards_plan_stands_when_shard_rows_changes(tmp_path: Path) -> None:
     scratch = _scratch(tmp_path, "scratch")
     with pytest.raises(RuntimeError):
-        LocalEngine(shard_rows=5).map_shards("t", ITEMS, _failing(12), scratch)
+        LocalEngine(shard_rows=5).map_shards("t", ITEMS, _failing(12), scratch).table()
     assert json.loads((scratch / "plan.json").read_text()) == {"items": 23, "shard_rows": 5}
     seen: list[Sequence[int]] = []
-    LocalEngine(shard_rows=100).map_shards("t", ITEMS, _failing(-1, seen), scratch)
+    LocalEngine(shard_rows=100).map_shards("t", ITEMS, _failing(-1, seen), scratch).table()
     assert [list(shard) for shard in seen] == [ITEMS[10:15], ITEMS[15:20], ITEMS[20:]]
 
 
@@ -127,7 +127,7 @@ def test_map_shards_workers_run_at_the_same_time(tmp_path: Path) -> None:
         together.wait()
         return _squares(shard)
 
-    table = LocalEngine(shard_rows=1, workers=3).map_shards("t", ITEMS[:3], meet, tmp_path)
+    table = LocalEngine(shard_rows=1, workers=3).map_shards("t", ITEMS[:3], meet, tmp_path).table()
     assert table["n"].to_pylist() == [0, 1, 2]
 
 
@@ -143,7 +143,7 @@ def test_map_shards_failure_cancels_what_has_not_begun(tmp_path: Path) -> None:
         return _squares(shard)
 
     with pytest.raises(RuntimeError, match="first"):
-        LocalEngine(shard_rows=1, workers=2).map_shards("t", list(range(50)), function, tmp_path)
+        LocalEngine(shard_rows=1, workers=2).map_shards("t", list(range(50)), function, tmp_path).table()
     assert len(seen) < 10
 
 
@@ -199,7 +199,7 @@ def _nothing_drawn() -> None:
 def test_mapper_is_loaded_once_for_all_workers_and_closed(tmp_path: Path, workers: int) -> None:
     mapper = Drawing(Toy())
     assert not mapper.told and not mapper.seconds
-    table = LocalEngine(shard_rows=5, workers=workers).map_shards("t", ITEMS, mapper, tmp_path)
+    table = LocalEngine(shard_rows=5, workers=workers).map_shards("t", ITEMS, mapper, tmp_path).table()
     assert table["n"].to_pylist() == ITEMS
     assert (len(Drawing.draws), Drawing.closed, mapper.told) == (1, 1, [{"items": len(ITEMS)}])
     assert mapper.seconds > 0
@@ -207,16 +207,16 @@ def test_mapper_is_loaded_once_for_all_workers_and_closed(tmp_path: Path, worker
 
 def test_mapper_resumed_works_by_what_was_settled_before(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="a bad item"):
-        LocalEngine(shard_rows=5).map_shards("t", [*ITEMS[:12], -1], Drawing(Toy()), tmp_path)
+        LocalEngine(shard_rows=5).map_shards("t", [*ITEMS[:12], -1], Drawing(Toy()), tmp_path).table()
     assert Drawing.closed == 1
-    table = LocalEngine(shard_rows=5).map_shards("t", ITEMS[:13], Drawing(Toy()), tmp_path)
+    table = LocalEngine(shard_rows=5).map_shards("t", ITEMS[:13], Drawing(Toy()), tmp_path).table()
     assert table["drawn"].to_pylist() == [0] * 13 and Drawing.draws == [0, 1]
 
 
 def test_mapper_with_nothing_left_to_do_is_not_loaded_and_knows_what_was_settled(tmp_path: Path) -> None:
-    made = [LocalEngine(shard_rows=5).map_shards("t", ITEMS, Drawing(Toy()), tmp_path)]
+    made = [LocalEngine(shard_rows=5).map_shards("t", ITEMS, Drawing(Toy()), tmp_path).table()]
     mapper = Drawing(Toy())
-    made.append(LocalEngine(shard_rows=5).map_shards("t", ITEMS, mapper, tmp_path))
+    made.append(LocalEngine(shard_rows=5).map_shards("t", ITEMS, mapper, tmp_path).table())
     assert made[0].equals(made[1]) and Drawing.draws == [0]
     assert mapper.settled == {"drawn": 0} and not mapper.told
 

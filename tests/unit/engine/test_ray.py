@@ -102,7 +102,7 @@ def mapped(cluster: Any, tmp_path: Path) -> Map:
         scratch = tmp_path / "scratch"
         scratch.mkdir(exist_ok=True)
         engine = RayEngine(**{"address": cluster.address, "shard_rows": 5, "cpus_per_worker": 1} | settings)
-        return engine.map_shards("t", ITEMS, mapper, scratch)
+        return engine.map_shards("t", ITEMS, mapper, scratch).table()
 
     return map_
 
@@ -132,7 +132,7 @@ def test_ray_maps_on_all_machines_what_one_machine_maps(
     mapper = powers(seconds=0.2)
     table = mapped(mapper)
     (tmp_path / "here").mkdir()
-    here = LocalEngine(shard_rows=5).map_shards("t", ITEMS, powers(), tmp_path / "here")
+    here = LocalEngine(shard_rows=5).map_shards("t", ITEMS, powers(), tmp_path / "here").table()
     assert table.drop_columns("drawn").equals(here.drop_columns("drawn")) and _is_whole(table)
     processes = {process for _, process in _begun(tmp_path)} - {str(os.getpid())}
     assert len(processes) == len(mapper.told) == 2
@@ -223,11 +223,11 @@ def test_ray_functions_stay_in_this_process(cluster: Any, tmp_path: Path) -> Non
         with lock:
             return pa.table({"n": [n * n for n in items], "process": [os.getpid()] * len(items)})
 
-    table = RayEngine(address=cluster.address, shard_rows=5).map_shards("t", ITEMS, square, tmp_path)
+    table = RayEngine(address=cluster.address, shard_rows=5).map_shards("t", ITEMS, square, tmp_path).table()
     assert table["n"].to_pylist() == [n * n for n in ITEMS]
     assert set(table["process"].to_pylist()) == {os.getpid()}
 
 
 def test_ray_without_a_cluster_says_how_to_start_one(powers: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"engine.address=127.0.0.1:1: .*ray start --head"):
-        RayEngine(address="127.0.0.1:1").map_shards("t", ITEMS, powers(), tmp_path)
+        RayEngine(address="127.0.0.1:1").map_shards("t", ITEMS, powers(), tmp_path).table()

@@ -12,7 +12,7 @@ from srecycle.data.alpaca import Alpaca
 from srecycle.engine.local import LocalEngine
 from srecycle.errors import UserError
 from srecycle.reflection import Reflect, Reflection
-from srecycle.reflection.versions import version_table
+from srecycle.reflection.versions import Versions
 from srecycle.rows import OK
 from srecycle.selector.always import Always
 from srecycle.selector.select import Select
@@ -306,7 +306,7 @@ def test_reflect_reference_of_the_original_is_not_shown_with_a_new_instruction(
     contents = sorted(messages[1]["content"] for messages in server.sent)
     assert contents == ["better: IA", "better: oneIt is 1.|known 1"]
     assert (made[2].metrics["context/shown"], made[2].metrics["context/none"]) == (1, 1)
-    versions = version_table(Work(store=store, folder=tmp_path, scratch=tmp_path), source, (first, second))
+    versions = Versions(Work(store=store, folder=tmp_path, scratch=tmp_path), source, (first, second)).table()
     assert dict(zip(versions["version"].to_pylist(), versions["reference"].to_pylist(), strict=True)) == {
         "original": "1",
         "instruction": "",
@@ -455,6 +455,6 @@ def test_samples_of_a_response_keep_the_known_answer_of_their_question(
 ) -> None:
     stages = _phase(tmp_path, server.teacher(samples=2), wording, KNOWN[:1])
     _made(store, *stages)
-    versions = version_table(Work(store=store, folder=tmp_path, scratch=tmp_path), stages[0], stages[1:])
+    versions = Versions(Work(store=store, folder=tmp_path, scratch=tmp_path), stages[0], stages[1:]).table()
     assert versions["version"].to_pylist() == ["original", "response", "response-2"]
     assert versions["reference"].to_pylist() == ["1", "1", "1"]
