@@ -44,8 +44,6 @@ def main() -> None:
             hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(_job)()
     except UserError as error:
         _fail(error)
-    except OSError as error:  # not even a sweep's list of failed jobs can be written: launchers hand this on
-        _say_failed(_no_place(error))
     except KeyboardInterrupt:
         from srecycle.progress import say
 
@@ -57,6 +55,8 @@ def main() -> None:
         if wants_traceback or not users:
             raise
         _fail(UserError(worded(error)))
+    except OSError as error:  # not even a sweep's list of failed jobs can be written: launchers hand this on
+        _say_failed(_no_place(error))
     sys.exit(2 if _failed or callback.failed else 0)
 
 

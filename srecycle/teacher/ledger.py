@@ -1,4 +1,4 @@
-"""Every paid reply, kept: one SQLite file (WAL) a store, one commit a reply, shared by all runs and processes.
+"""Every paid reply, kept: one SQLite file a store, one commit a reply, shared by all runs, processes and machines.
 
 A reply's key is a hash over the provider, every field of the request and, from the second on, the sample's number.
 Attempts that gave no reply are journalled beside the replies and never served as one. Before a request is sent its key

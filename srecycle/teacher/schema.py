@@ -14,6 +14,25 @@ from srecycle.errors import UserError
 
 FORMAT: Final = 2
 _PATIENCE: Final = 60.0
+_LOCAL: Final = {
+    *(
+        "apfs",
+        "bcachefs",
+        "btrfs",
+        "ecryptfs",
+        "exfat",
+        "ext2",
+        "ext3",
+        "ext4",
+        "f2fs",
+        "fuseblk",
+        "hfs",
+        "jfs",
+        "ntfs",
+    ),
+    *("overlay", "ramfs", "reiserfs", "tmpfs", "ufs", "vfat", "xfs", "zfs"),
+}
+"""Types of file systems that are of one machine."""
 
 _TABLES: Final = (
     """CREATE TABLE IF NOT EXISTS replies (
@@ -53,9 +72,8 @@ def open_ledger(path: Path) -> sqlite3.Connection:
     try:
         if not path.exists():
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
-        connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
-        _use_wal(connection)
-        connection.execute("PRAGMA synchronous=NORMAL")
+        connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+        _journal(connection, path)
         _update(connection, path)
     except (sqlite3.DatabaseError, OSError) as error:
         raise UserError(
@@ -64,17 +82,52 @@ def open_ledger(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _use_wal(connection: sqlite3.Connection) -> None:
-    """Switch to WAL. SQLite doesn't wait for another process that is just doing the same, as it does elsewhere."""
+def _journal(connection: sqlite3.Connection, path: Path) -> None:
+    """Choose how commits are made safe.
+
+    A WAL is fast, and shared through memory: processes on several machines would each see their own, and break the
+    file. On a file system of several machines, and wherever a ledger has been on one, commits use a rollback journal,
+    for which its locks are enough.
+    """
+    (now,), (pages,) = (connection.execute(f"PRAGMA {name}").fetchone() for name in ("journal_mode", "page_count"))
+    shared = not is_local(path)
+    if not shared and (now == "wal" or pages == 0):
+        _change(connection, "WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        return
+    try:
+        _change(connection, "TRUNCATE")
+    except sqlite3.OperationalError as error:
+        if "locked" not in str(error):
+            raise
+        raise UserError(
+            f"{path} lies on a file system that machines share, and is in use as if it were of one machine: end the "
+            "runs that use it, then run again"
+        ) from error
+    connection.execute("PRAGMA synchronous=FULL")
+
+
+def _change(connection: sqlite3.Connection, mode: str) -> None:
+    """Set the journal's mode. SQLite doesn't wait for another process that is just doing the same, as elsewhere."""
     patience = time.monotonic() + _PATIENCE
     while True:
         try:
-            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute(f"PRAGMA journal_mode={mode}")
             return
         except sqlite3.OperationalError as error:
             if "locked" not in str(error) or time.monotonic() > patience:
                 raise
             time.sleep(0.02)
+
+
+def is_local(path: Path) -> bool:
+    """Say whether a path lies on a file system of this machine alone. Where that isn't known, it doesn't."""
+    import psutil  # whoever opens no ledger needn't wait for it
+
+    place = path.resolve()
+    mounts = [one for one in psutil.disk_partitions(all=True) if place.is_relative_to(one.mountpoint)]
+    nearest = max(mounts, key=lambda one: len(Path(one.mountpoint).parts), default=None)
+    return nearest is not None and nearest.fstype.lower() in _LOCAL
 
 
 def _update(connection: sqlite3.Connection, path: Path) -> None:

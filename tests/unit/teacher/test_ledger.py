@@ -6,11 +6,14 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
-from srecycle.teacher import Ledger, Reply
+from srecycle.errors import UserError
+from srecycle.teacher import Ledger, Reply, schema
 from srecycle.teacher.ledger import ledger_key
 
 REPLY = Reply(text="done \U0001f600", finish_reason="stop", input_tokens=3, output_tokens=5, usd=0.25, paid=True)
@@ -76,13 +79,66 @@ with Ledger(Path(sys.argv[1])) as ledger:
 """
 
 
-def test_keep_from_several_processes_loses_nothing(path: Path) -> None:
+@pytest.mark.parametrize("shared", [False, True], ids=["one machine's disk", "a disk of several machines"])
+def test_keep_from_several_processes_loses_nothing(path: Path, shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "is_local", lambda path: not shared)
+        Ledger(path).__exit__(None, None, None)
     writers = [subprocess.Popen([sys.executable, "-c", _WRITER, str(path), name]) for name in "abc"]
     assert [writer.wait(timeout=60) for writer in writers] == [0, 0, 0]
     with sqlite3.connect(path) as connection:
         ((count,),) = connection.execute("SELECT count(*) FROM replies").fetchall()
         whole = connection.execute("PRAGMA integrity_check").fetchone()
+        (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
     assert (count, whole) == (181, ("ok",))
+    assert (mode == "wal") is not shared
+
+
+def test_ledger_on_a_disk_of_several_machines_never_uses_a_wal(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(name: str) -> object:
+        with Ledger(path) as ledger:
+            _keep(ledger, "b")
+            return ledger._connection.execute(f"PRAGMA {name}").fetchone()[0]
+
+    with Ledger(path) as ledger:
+        _keep(ledger, "a")
+    assert asked("journal_mode") == "wal"
+    monkeypatch.setattr(schema, "is_local", lambda path: False)
+    assert (asked("journal_mode"), asked("synchronous")) == ("truncate", 2)
+    monkeypatch.setattr(schema, "is_local", lambda path: True)
+    assert asked("journal_mode") == "truncate", "a machine for which the disk is its own must do as the others"
+    with Ledger(path) as ledger:
+        assert ledger.find_all(["a", "b"]).keys() == {"a", "b"}
+
+
+def test_ledger_in_use_as_of_one_machine_is_refused_where_others_can_write(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Ledger(path) as ledger:
+        _keep(ledger, "a")
+        monkeypatch.setattr(schema, "is_local", lambda path: False)
+        monkeypatch.setattr(schema, "_PATIENCE", 0.1)
+        with pytest.raises(UserError, match="in use as if it were of one machine: end the runs"):
+            Ledger(path)
+
+
+@pytest.mark.parametrize(
+    ("mounts", "local"),
+    [
+        ([("/", "ext4")], True),
+        ([("/", "ext4"), ("/data", "nfs4")], False),
+        ([("/", "nfs4"), ("/data/store", "xfs"), ("/data", "nfs4")], True),
+        ([("/", "ext4"), ("/data", "fuse.sshfs")], False),
+        ([("/", "ext4"), ("/dat", "nfs")], True),
+        ([], False),
+    ],
+)
+def test_is_local_asks_the_nearest_mount(
+    mounts: list[tuple[str, str]], local: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounted = [SimpleNamespace(mountpoint=place, fstype=kind) for place, kind in mounts]
+    monkeypatch.setattr(psutil, "disk_partitions", lambda all: mounted)
+    assert schema.is_local(Path("/data/store/ledger.sqlite")) is local
 
 
 def test_ledger_key_counts_provider_and_every_field() -> None:
