@@ -10,7 +10,7 @@ from typing import Protocol
 
 from srecycle.errors import UserError
 from srecycle.progress import say
-from srecycle.study import export, matrix, publish, released, run, stability, surface, table
+from srecycle.study import export, matrix, publish, released, report, run, stability, surface, table
 
 
 class Command(Protocol):
@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, Command] = {
     "released": released,
     "run": run,
     "table": table,
+    "report": report,
 }
 
 
