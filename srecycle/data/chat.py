@@ -7,17 +7,16 @@ messages. A conversation without that turn gives a row with an empty text, which
 reason.
 """
 
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from srecycle.config import InputPath, component
-from srecycle.data.base import Data, Sample
-from srecycle.data.files import optional, records, require_column, text
-from srecycle.digest import file_digest
+from srecycle.config import component
+from srecycle.data.base import Sample
+from srecycle.data.files import optional, text
+from srecycle.data.recordset import RecordSet
 from srecycle.errors import UserError
 from srecycle.rows import Turn
 
@@ -26,42 +25,20 @@ _ROLES = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "ass
 
 
 @component
-class Chat(Data):
-    """A chat-format file: JSON Lines, a JSON array, or parquet.
+class Chat(RecordSet):
+    """Chat-format records: JSON Lines, JSON arrays, or parquet. `turn` is the turn that becomes the row."""
 
-    `turn` is the turn that becomes the row. Of the columns beside the messages, `reference_field` names that of answers
-    known to be right, `source_field` that of the set in a mixture that a sample comes from, where there are such.
-    """
-
-    path: InputPath
     turn: Literal["last", "first"] | Annotated[int, Field(ge=1)] = "last"
-    reference_field: str | None = None
-    source_field: str | None = None
 
-    def samples(self) -> Iterator[Sample]:
-        """Yield one sample a conversation."""
-        columns = set[str]()
-        for number, record in enumerate(records(self.path)):
-            place = f"{self.path}: record {number}"
-            columns |= record.keys()
-            turns = _turns(record, place)
-            sample = _last(turns) if self.turn == "last" else _answered(turns, 1 if self.turn == "first" else self.turn)
-            yield replace(
-                sample,
-                reference=optional(record, self.reference_field, place),
-                source=optional(record, self.source_field, place),
-            )
-        require_column(columns, self.reference_field, "reference_field", self.path)
-        require_column(columns, self.source_field, "source_field", self.path)
-
-    @property
-    def description(self) -> str:
-        """Name the source in messages."""
-        return str(self.path)
-
-    def resolved(self) -> Mapping[str, str]:
-        """Identity is the file's content."""
-        return {"path": file_digest(self.path)}
+    def sample(self, record: dict[str, Any], place: str) -> Sample:
+        """Return the conversation's turn with its history."""
+        turns = _turns(record, place)
+        sample = _last(turns) if self.turn == "last" else _answered(turns, 1 if self.turn == "first" else self.turn)
+        return replace(
+            sample,
+            reference=optional(record, self.reference_field, place),
+            source=optional(record, self.source_field, place),
+        )
 
 
 def _last(turns: list[Turn]) -> Sample:

@@ -1,11 +1,16 @@
-"""Reading records from JSON, JSON Lines and parquet files, with errors that name setting, file, place and column."""
+"""Reading records from JSON, JSON Lines and parquet files, with errors that name setting, file, place and column.
+
+JSON may be packed by gzip or zstd (`.jsonl.gz`, `.json.zst`). JSON Lines and parquet are read in streams, a JSON array
+as a whole.
+"""
 
 import codecs
+import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,11 +21,16 @@ from srecycle.errors import UserError
 _HALF_OF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 """JSON can hold a lone half of a surrogate pair (an emoji cut in two); UTF-8, and so parquet, can't."""
 
+SUFFIXES = frozenset({".parquet", ".jsonl", ".ndjson", ".json"})
+_PACKED = {".gz": "gzip", ".zst": "zstd"}
 _BEGINNINGS = {
-    b"\x1f\x8b": "is packed by gzip: unpack it",
+    b"\x1f\x8b": "is packed by gzip: unpack it, or name it .jsonl.gz or .json.gz",
+    b"\x28\xb5\x2f\xfd": "is packed by zstd: unpack it, or name it .jsonl.zst or .json.zst",
     b"PK\x03\x04": "is a zip archive: unpack it",
     b"PAR1": "is a parquet file: name it .parquet",
 }
+_PARQUET_ROWS = 1024
+"""Rows that are Python objects at a time: of long texts, `iter_batches`' 65,536 take hundreds of MB, and more time."""
 _STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}\n]', re.DOTALL)
 
 
@@ -30,20 +40,46 @@ def digest_of(path: Path, setting: str) -> str:
     return file_digest(path)
 
 
-def records(path: Path, setting: str | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the records of a JSON array, JSON Lines (`.jsonl`, `.ndjson`) or parquet file; `setting` named the file.
+def is_readable(name: str, suffixes: Collection[str] = SUFFIXES) -> bool:
+    """Say whether a file's name is that of records in one of these formats, packed or not."""
+    return _format(Path(name)) in suffixes
 
-    Raises UserError where the file is missing, empty, not UTF-8, or not of its format.
+
+def records(path: Path, setting: str | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the records of a JSON array, JSON Lines or parquet file; `setting` named the file.
+
+    A file that is named `.json` may hold lines as well, as many on the hub do. Raises UserError where the file is
+    missing, empty, not UTF-8, cut, or not of its format.
     """
     named = f"{setting}={path}" if setting else str(path)
     _require_file(path, named, " of a .json, .jsonl or .parquet file")
     try:
-        if path.suffix == ".parquet":
+        if _format(path) == ".parquet":
             yield from _parquet(path)
-            return
-        yield from _json_lines(path) if path.suffix in (".jsonl", ".ndjson") else _json_array(path)
-    except OSError as error:
+        elif _format(path) in (".jsonl", ".ndjson") or _begins_as_lines(path):
+            yield from _json_lines(path)
+        else:
+            yield from _json_array(path)
+    except OSError as error:  # what is packed and cut or damaged among them
         raise UserError(f"{named} can't be read: {error.strerror or error}") from error
+
+
+def _format(path: Path) -> str:
+    return Path(path.stem).suffix if path.suffix in _PACKED else path.suffix
+
+
+def _opened(path: Path) -> BinaryIO:
+    packed = _PACKED.get(path.suffix)
+    return io.BufferedReader(pa.input_stream(str(path), compression=packed)) if packed else path.open("rb")
+
+
+def _begins_as_lines(path: Path) -> bool:
+    """Say whether a file begins with an object that ends on its line, and another one follows."""
+    with _opened(path) as stream:
+        if not stream.read(64).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{"):
+            return False
+    with _opened(path) as stream:
+        return stream.readline().rstrip().endswith(b"}") and stream.readline().startswith(b"{")
 
 
 def _require_file(path: Path, named: str, kind: str = "") -> None:
@@ -95,7 +131,7 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
             names = file.schema_arrow.names
             if twice := [name for name in names if names.count(name) > 1]:
                 raise UserError(f"{path} has the column {twice[0]!r} twice: keep one of that name")
-            for batch in file.iter_batches():
+            for batch in file.iter_batches(_PARQUET_ROWS):
                 yield from batch.to_pylist()
     except UserError:
         raise
@@ -105,7 +141,7 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open("rb") as stream:  # a text stream's decoding errors don't say where in the file they are
+    with _opened(path) as stream:  # a text stream's decoding errors don't say where in the file they are
         for number, line in enumerate(stream, start=1):
             if number == 1:
                 _require_text(path, line)
@@ -126,7 +162,8 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _json_array(path: Path) -> Iterator[dict[str, Any]]:
-    content = path.read_bytes()
+    with _opened(path) as stream:
+        content = stream.read()
     _require_text(path, content)
     try:
         written = content.decode("utf-8-sig")

@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from srecycle.data.files import records
+from srecycle.data.pinned import is_hub_id
 from srecycle.errors import UserError
 from srecycle.rows import KINDS, Kind
-from srecycle.teacher.recording import hub_commit, hub_records, is_hub_id, table_files
+from srecycle.teacher.recording import hub_commit, hub_records, table_files
 
 SPLITS: Mapping[Kind, str] = {
     "original": "origin",

@@ -27,12 +27,13 @@ from pydantic import Field
 
 from srecycle.config import InputPath, component
 from srecycle.data.files import records, text
+from srecycle.data.pinned import is_hub_id
 from srecycle.digest import file_digest
 from srecycle.errors import UserError
 from srecycle.rows import Kind, Version, challenger, content_id, kind_of, sample_of, version_of
 from srecycle.teacher.base import Reply, Request, Teacher
 from srecycle.teacher.ledger import Ledger
-from srecycle.teacher.recording import hub_commit, hub_records, is_hub_id, table_files
+from srecycle.teacher.recording import hub_commit, hub_records, table_files
 
 Role = Literal["row", "version", "sample", "reply", "finish_reason", "instruction", "input", "response"]
 Record = dict[str, Any]

@@ -22,6 +22,7 @@ from srecycle.errors import UserError
 DEEP = 100_000
 
 GOOD = b'{"a": 1}\n'
+ZSTD = pa.compress(GOOD, codec="zstd", asbytes=True)
 BAD: dict[str, tuple[str, bytes, str]] = {
     "nested too deep": ("a.jsonl", GOOD + b"[" * DEEP + b"]" * DEEP, r"a\.jsonl: line 2 is JSON that is nested too"),
     "object nested too deep": (
@@ -39,11 +40,17 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "name twice": ("a.jsonl", GOOD + b'{"a": 1, "b": 2, "a": 3}', r"a\.jsonl: line 2: an object has 'a' twice"),
     "name twice within": ("a.json", b'[{"a": {"b": 2, "b": 3}}]', r"a\.json: an object has 'b' twice \('b'\)"),
     "utf-16": ("a.jsonl", '{"a": 1}'.encode("utf-16"), "line 1 is not UTF-8 text"),
-    "gzip": ("a.jsonl", gzip.compress(GOOD), r"a\.jsonl is packed by gzip: unpack it"),
-    "gzip that is cut": ("a.json.gz", gzip.compress(GOOD)[:15], r"is packed by gzip"),
+    "gzip": ("a.jsonl", gzip.compress(GOOD), r"a\.jsonl is packed by gzip: unpack it, or name it .jsonl.gz"),
+    "gzip that is cut": ("a.json.gz", gzip.compress(GOOD)[:15], r"a\.json\.gz can't be read: Truncated compressed"),
+    "gzip that is none": ("a.jsonl.gz", GOOD, r"a\.jsonl\.gz can't be read: .*incorrect header"),
+    "gzip of no json": ("a.jsonl.gz", gzip.compress(GOOD + b"{"), r"a\.jsonl\.gz: line 2 is not JSON"),
+    "zstd": ("a.json", ZSTD, r"a\.json is packed by zstd: unpack it"),
+    "zstd that is cut": ("a.jsonl.zst", ZSTD[:-4], r"a\.jsonl\.zst can't be read: Truncated compressed"),
+    "parquet in gzip": ("a.parquet.gz", gzip.compress(b"PAR1"), "is not a readable parquet file"),
     "zip": ("a.json", b"PK\x03\x04....", "is a zip archive"),
     "parquet by another name": ("a.json", b"PAR1....", "is a parquet file: name it .parquet"),
-    "lines by another name": ("a.json", GOOD * 2, r"line 2, column 1 is not JSON: Extra data \(JSON Lines\?"),
+    "lines by another name": ("a.json", GOOD + b"x", r"line 2, column 1 is not JSON: Extra data \(JSON Lines\?"),
+    "broken lines named json": ("a.json", GOOD * 2 + b"{", r"a\.json: line 3 is not JSON"),
     "nothing": ("a.json", b"", "is empty"),
     "mark alone": ("a.json", b"\xef\xbb\xbf", "is empty"),
     "zero bytes": ("a.jsonl", b"\x00\x00", "line 1 is not JSON"),
@@ -111,6 +118,28 @@ def test_records_of_a_broken_parquet_file_are_a_line(tmp_path: Path, made: Calla
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "lines.json"])
+def test_records_are_the_same_packed_and_by_either_name(tmp_path: Path, name: str, suffix: str) -> None:
+    made = [{"a": "1", "b": "\u2028 {"}, {"a": "2" * 100_000, "b": None}]
+    written = json.dumps(made) if name == "a.json" else "\n".join(map(json.dumps, made))
+    content = b"\xef\xbb\xbf" + written.encode()
+    # Packers append: one part behind the other is one text.
+    packed = {"": bytes, ".gz": gzip.compress, ".zst": lambda part: pa.compress(part, codec="zstd", asbytes=True)}[
+        suffix
+    ]
+    path = tmp_path / f"{name}{suffix}"
+    path.write_bytes(packed(content[:50]) + packed(content[50:]))
+    assert list(records(path)) == made
+
+
+def test_records_of_an_object_named_json_are_still_refused(tmp_path: Path) -> None:
+    for content in ('{"data": []}', '{"data": [\n{"a": 1}\n]}\n', '{\n"a": 1}\n{'):
+        (tmp_path / "a.json").write_text(content)
+        with pytest.raises(UserError, match=r"holds a JSON dict: expected an array|Extra data"):
+            list(records(tmp_path / "a.json"))
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters()), inner, max_size=3),
@@ -133,7 +162,7 @@ def test_records_are_those_that_were_written(
 
 @given(
     content=st.binary(max_size=60) | st.text('[]{},:"\\u0d8ea1. \n-eNaItfry', max_size=60).map(str.encode),
-    name=st.sampled_from(["a.json", "a.jsonl", "a.parquet"]),
+    name=st.sampled_from(["a.json", "a.jsonl", "a.parquet", "a.json.gz", "a.jsonl.zst"]),
 )
 def test_records_of_noise_come_or_are_a_line(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, name: str

@@ -82,7 +82,7 @@ def _released(folder: Path, **fields: Any) -> ReplayTeacher:
 
 
 def _ids(rows: list[dict[str, str]]) -> list[str]:
-    return numbered(content_id(row["instruction"], row["input"], row["output"]) for row in rows)
+    return list(numbered(content_id(row["instruction"], row["input"], row["output"]) for row in rows))
 
 
 def _request(row_id: str, position: int, phase: Phase, base: Version, shown: dict[str, str], **more: Any) -> Request:
