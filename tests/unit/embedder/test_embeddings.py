@@ -1,9 +1,6 @@
 """The embeddings stage: one line a version, reasons instead of numbers, and the same bytes after a kill."""
 
-import dataclasses
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +10,11 @@ import pytest
 import torch
 
 from srecycle.assemble.stage import chosen_of
-from srecycle.config import component, runtime
 from srecycle.data import Source
 from srecycle.data.alpaca import Alpaca
 from srecycle.embedder import Embedder, Embeddings
 from srecycle.embedder.stage import embedding_schema, embeddings, whole_instruction
 from srecycle.embedder.student import StudentEmbedder
-from srecycle.engine.base import Workers
 from srecycle.engine.local import LocalEngine
 from srecycle.keep.base import EMBEDDING
 from srecycle.reflection.versions import VERSION_SCHEMA
@@ -28,6 +23,7 @@ from srecycle.selector.grid import version_grid
 from srecycle.stage import materialize
 from srecycle.store import Artifact, Store, write_json
 from srecycle.student import Student
+from tests.mortal import KilledError, Mortal
 
 PAIRS = [
     ("Give three tips for staying healthy.", "", "Eat a balanced diet."),
@@ -128,29 +124,6 @@ def test_embeddings_change_with_the_identity_and_with_nothing_else(
     assert _stage(tmp_path, tiny_models["gpt2"])[1].key != key
 
 
-class _KilledError(Exception):
-    """What stops an embedding between two shards."""
-
-
-@component
-class _Mortal(LocalEngine):
-    """Works on so many shards, and dies where it is given one more."""
-
-    shards: int = runtime()
-
-    @contextmanager
-    def at_work(self, *given: Any) -> Iterator[Workers[Any, Any]]:
-        numbers = itertools.count()
-        with super().at_work(*given) as workers:
-
-            def mortal(shard: Sequence[Any]) -> Any:
-                if next(numbers) == self.shards:
-                    raise _KilledError
-                return workers.work(shard)
-
-            yield dataclasses.replace(workers, work=mortal)
-
-
 def test_embeddings_killed_go_on_at_the_shard_with_the_budget_of_before(
     store: Store, tmp_path: Path, tiny_models: Mapping[str, Path]
 ) -> None:
@@ -158,9 +131,9 @@ def test_embeddings_killed_go_on_at_the_shard_with_the_budget_of_before(
         embedder: Embedder = StudentEmbedder(dimensions=16, batch_tokens=batch_tokens)
         return _stage(tmp_path, tiny_models["llama"], engine=engine, embedder=embedder)
 
-    with pytest.raises(_KilledError):
-        _made(stage(_Mortal(shard_rows=2, shards=2), 20), store)
-    _, again = stage(_Mortal(shard_rows=500, shards=4 - 2), 5000)
+    with pytest.raises(KilledError):
+        _made(stage(Mortal(shard_rows=2, shards=2), 20), store)
+    _, again = stage(Mortal(shard_rows=500, shards=4 - 2), 5000)
     resumed = materialize(again, store)
     assert resumed.how == "resume" and resumed.artifact.provenance["notes"]["batch_tokens"] == 20
     for number, workers in enumerate((1, 3)):

@@ -1,6 +1,6 @@
 """What holds for every evaluator that puts answers before a judge: through a real server, and from a recording."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,17 +32,6 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def subject() -> Subject:
     return small_subject()
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> Kind:
-    return KINDS[request.param]
-
-
-@pytest.fixture
-def server(kind: Kind) -> Iterator[FaultyServer]:
-    with FaultyServer(text=kind.told) as serving:
-        yield serving
 
 
 def test_judging_again_or_from_a_recording_asks_nobody_and_tells_the_same(

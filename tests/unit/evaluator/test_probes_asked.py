@@ -1,7 +1,7 @@
 """Probes beside every judged result: asked of a real server, of a recording, quoted, and paid for once."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,17 +47,6 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def subject() -> Subject:
     return small_subject()
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> Kind:
-    return KINDS[request.param]
-
-
-@pytest.fixture
-def server(kind: Kind) -> Iterator[FaultyServer]:
-    with FaultyServer(text=kind.told) as serving:
-        yield serving
 
 
 def test_probes_tell_what_the_judge_falls_for_and_pay_once(

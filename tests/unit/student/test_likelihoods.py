@@ -1,12 +1,10 @@
 """Likelihoods against a naive oracle: one sequence at a time, all logits, its own joining, log-softmax in float64."""
 
 import dataclasses
-import itertools
 import json
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +16,8 @@ from hydra.utils import instantiate
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from srecycle.config import component, runtime
 from srecycle.data import Source
 from srecycle.data.alpaca import Alpaca
-from srecycle.engine.base import Workers
 from srecycle.engine.local import LocalEngine
 from srecycle.rows import LIKELIHOOD_SCHEMA, Likelihood, to_table
 from srecycle.scorer import LIKELIHOODS, Scorer, scores
@@ -32,6 +28,7 @@ from srecycle.student.inference import Inference
 from srecycle.student.reading import Reading, read
 from srecycle.student.sharing import lines_of
 from tests.conftest import ROOT
+from tests.mortal import KilledError, Mortal
 from tests.oracle import ById, Naive, Told
 
 USER = "### Instruction:\n{instruction}\n\n### Response:"
@@ -335,46 +332,23 @@ def test_likelihoods_odd_texts_equal_the_oracles_or_have_a_reason(
             _assert_equal(one, oracle.four(row))
 
 
-class _KilledError(Exception):
-    """What stops a scoring between two shards."""
-
-
-@component
-class _Mortal(LocalEngine):
-    """Works on so many shards, and dies where it is given one more."""
-
-    shards: int = runtime()
-
-    @contextmanager
-    def at_work(self, *given: Any) -> Iterator[Workers[Any, Any]]:
-        numbers = itertools.count()
-        with super().at_work(*given) as workers:
-
-            def mortal(shard: Sequence[Any]) -> Any:
-                if next(numbers) == self.shards:
-                    raise _KilledError
-                return workers.work(shard)
-
-            yield dataclasses.replace(workers, work=mortal)
-
-
 def test_likelihoods_killed_go_on_at_the_shard_with_the_budget_found_before(
     store: Store, tmp_path: Path, tiny_models: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [{"instruction": line["instruction"], "output": line["response"]} for line in VERSIONS]
     write_json(tmp_path / "rows.json", rows)
     source = Source(data=Alpaca(path=tmp_path / "rows.json"))
-    stage = dataclasses.replace(_stage(tiny_models["llama"]), rows=source, engine=_Mortal(shard_rows=3, shards=2))
+    stage = dataclasses.replace(_stage(tiny_models["llama"]), rows=source, engine=Mortal(shard_rows=3, shards=2))
     other = Store(tmp_path / "unbroken")
     for one in (store, other):
         materialize(source, one)
 
     with monkeypatch.context() as patched:
         patched.setattr(inference, "_CPU_BUDGET", 64)  # as on a machine with less memory
-        with pytest.raises(_KilledError):
+        with pytest.raises(KilledError):
             materialize(stage, store)
         unbroken = materialize(dataclasses.replace(stage, engine=LocalEngine(shard_rows=3)), other).artifact
-    left = _Mortal(shard_rows=500, shards=6 - 2)
+    left = Mortal(shard_rows=500, shards=6 - 2)
     resumed = materialize(dataclasses.replace(stage, engine=left), store)
 
     assert resumed.how == "resume" and resumed.artifact.provenance["notes"]["batch_tokens"] == 64

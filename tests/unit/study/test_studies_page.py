@@ -15,7 +15,8 @@ SVG = "<svg xmlns='http://www.w3.org/2000/svg'><text>drawn</text></svg>"
 def studies(tmp_path: Path) -> Path:
     for name, text in {
         "first": "# One\n\n[two](../second/README.md) [plan](study.toml) [web](https://example.org/x#y)\n\n![F](f.svg)\n",
-        "second": "# Two\n\n<!-- results -->\n\n| a | b |\n|---|---|\n| 1 | <script>x()</script> |\n\n<!-- /results -->\n",
+        "second": "# Two\n\n<!-- results -->\n\n| a | b |\n|---|---|\n| 1 | <script>x()</script> |\n\n"
+        "<!-- /results -->\n",
     }.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "README.md").write_text(text)
