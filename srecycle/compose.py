@@ -4,11 +4,13 @@ DictConfig and Hydra's exceptions never leave this file and the command line.
 """
 
 import difflib
+import importlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import cache
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ import hydra
 from hydra._internal.instantiate import _instantiate2
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException, OverrideParseException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -27,9 +29,13 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
     from srecycle.config import Component
+    from srecycle.experiment import Experiment
 
 PACKAGE = Path(__file__).parent
 _PASSWORD = re.compile(r"//[^/\s]*@")
+_HOW_TO_CALL = ("_args_", "_partial_", "_recursive_", "_convert_")
+_MOST_COMPLAINTS = 5
+_LONGEST_SHOWN = 200
 _locate_target = _instantiate2._resolve_target
 
 OmegaConf.register_new_resolver("srecycle.package", lambda path: str(PACKAGE / path), replace=True)
@@ -55,57 +61,79 @@ def guarded() -> Iterator[None]:
         _instantiate2._resolve_target = before
 
 
-def build(config: DictConfig) -> tuple[str, Any]:
+def build(config: DictConfig) -> tuple[str, "Experiment"]:
     """Turn a composed configuration into (mode, Experiment).
 
     Raises UserError where a value is missing, of a wrong type or out of range, or a `_target_` is not allowed.
     """
     try:
-        tree = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        return _built(config)
     except OmegaConfBaseException as error:
         raise UserError(_missing(error)) from error
+    except InstantiationException as error:
+        raise UserError(explained(error)) from error
+    except RecursionError as error:
+        raise UserError("the configuration is nested too deep to be read: give a flatter value") from error
+
+
+def _built(config: DictConfig) -> tuple[str, "Experiment"]:
+    tree = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(tree, dict)
+    if gone := [name for name in ("_target_", "mode", "seed", "group") if name not in tree]:
+        raise UserError(f"{gone[0]} was taken out of the configuration, which needs it: leave out ~{gone[0]}")
     tree.pop("hydra", None)
     tree.pop("seed")  # other values refer to it; by itself it says nothing
     mode = tree.pop("mode")
     if mode not in ("run", "plan"):
-        raise UserError(f"mode={mode} is not known: use mode=run or mode=plan")
+        raise UserError(f"mode={_shown(mode)} is not known: use mode=run or mode=plan")
     if empty := [str(name) for name, value in tree.items() if value is None]:
         raise UserError(f"{empty[0]} is null: choose one of its options, `srecycle --help` lists them")
     if not tree["group"] and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         tree["group"] = Path(HydraConfig.get().sweep.dir).name
     check_targets(tree)
-    try:
-        return mode, hydra.utils.instantiate(tree, _convert_="all")
-    except InstantiationException as error:
-        raise UserError(explained(error)) from error
+    from srecycle.experiment import Experiment
+
+    experiment = hydra.utils.instantiate(tree, _convert_="all")
+    if not isinstance(experiment, Experiment):
+        raise UserError(f"_target_={tree['_target_']} is no experiment: leave it at srecycle.experiment.Experiment")
+    return mode, experiment
 
 
 def worded(error: Exception) -> str:
     """Put what Hydra says of a command line it can't compose into a line."""
+    lines = [_shown(line.strip()) for line in (str(error) or str(error.__cause__ or "")).splitlines() if line.strip()]
     if isinstance(error, OverrideParseException):
-        return f"{error.override} can't be read as an override ({str(error).splitlines()[0]}): expected KEY=VALUE"
-    told = str(error).partition("Config search path")[0]
-    lines = [line.strip() for line in told.splitlines() if line.strip()]
+        return f"{_shown(error.override)} can't be read as an override ({lines[0]}): expected KEY=VALUE"
+    if isinstance(error, MissingConfigException) and error.options:
+        return f"there is no {_shown(error.missing_cfg_file)}: choose one of {', '.join(error.options)}"
+    if not lines or not isinstance(error, HydraException | OmegaConfBaseException | ValueError):
+        why = ": ".join([type(error).__name__, *lines[:1]])
+        return f"these overrides can't be composed ({why}): `srecycle --help` lists the groups and what each can be"
     if match := re.match(r"Could not override '([^']+)'", lines[0]):
         return (
             f"{match[1]} is no configuration key: `srecycle --cfg job` lists them (with the same group choices); "
             "an entry that a mapping doesn't have yet is added with +KEY=VALUE"
         )
-    return "; ".join(line for line in lines if not line.startswith(("full_key", "object_type")))
+    told = takewhile(lambda line: not line.startswith("Config search path"), lines)
+    return "; ".join(line for line in told if not line.startswith(("full_key", "object_type")))
 
 
 def _missing(error: OmegaConfBaseException) -> str:
     key = getattr(error, "full_key", None)
-    first = str(error).splitlines()[0]
-    return f"{key} is not set: give it on the command line, {key}=VALUE" if "issing" in first and key else first
+    if not key or not (lines := str(error).splitlines()):
+        return worded(error)
+    if "issing" in lines[0]:
+        return f"{key} is not set: give it on the command line, {key}=VALUE"
+    return f"{key} can't be filled in: {_shown(lines[0])}"
 
 
 def check_targets(node: Any, place: str = "") -> None:
     """Refuse every `_target_` that is not a component of ours or of an installed plugin: Hydra would call it."""
     if isinstance(node, dict):
         if (target := node.get("_target_")) is not None and not _is_component(target):
-            raise UserError(f"{place or 'config'}._target_={target} is refused: it names no component of srecycle")
+            raise _refused(target, place)
+        if found := [key for key in _HOW_TO_CALL if key in node]:
+            raise UserError(f"{place or 'config'}.{found[0]} is refused: a part has its own settings only")
         for key, value in node.items():
             check_targets(value, f"{place}.{key}" if place else str(key))
     elif isinstance(node, str) and "${" in node:
@@ -124,8 +152,13 @@ def _located(target: Any, full_key: str) -> Any:
     """
     ours = target == "srecycle.report.callback.Comparison" or _is_component(target)
     if not ours and not str(target).startswith(("hydra._internal.core_plugins.", "hydra_plugins.")):
-        raise UserError(f"{full_key or 'config'}._target_={target} is refused: it names no component of srecycle")
+        raise _refused(target, full_key)
     return _locate_target(target, full_key)
+
+
+def _refused(target: Any, place: str) -> UserError:
+    shown = f"{place or 'config'}._target_={_shown(target)}"
+    return UserError(f"{shown} is refused: it names no component of srecycle, nor of an installed plugin")
 
 
 @cache
@@ -139,15 +172,15 @@ def _plugins() -> set[str]:
 def _is_component(target: Any) -> bool:
     from srecycle.config import Component
 
-    module = str(target).rpartition(".")[0]
+    module, _, name = str(target).rpartition(".")
     package = module.partition(".")[0]
     if package != "srecycle" and package not in _plugins():
         return False
-    try:
-        found = hydra.utils.get_class(str(target))
+    try:  # not Hydra's get_class, which prints each failure before it raises it
+        found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError):
         return False
-    return issubclass(found, Component) and found.__module__ == module
+    return isinstance(found, type) and issubclass(found, Component) and found.__module__ == module
 
 
 def explained(error: InstantiationException) -> str:
@@ -159,7 +192,9 @@ def explained(error: InstantiationException) -> str:
         cause = cause.__cause__
     place = str(error).splitlines()[-1].removeprefix("full_key: ") if "full_key: " in str(error) else ""
     if isinstance(cause, ValidationError):
-        return "; ".join(complaints(cause, place))
+        told = complaints(cause, place)
+        first, rest = list(islice(told, _MOST_COMPLAINTS)), sum(1 for _ in told)
+        return "; ".join([*first, f"and {rest} more of this kind"] if rest else first)
     return str(cause or error)
 
 
@@ -173,9 +208,15 @@ def complaints(error: "ValidationError", place: str) -> Iterator[str]:
         elif item["type"] == "unexpected_keyword_argument":
             yield f"{field} is not a setting of {error.title}{_similar(str(item['loc'][-1]), error.title)}"
         else:
-            # A key itself, given for the name of its variable, is not to be repeated; nor is a password in an address.
-            given = "(not shown)" if field.endswith("key_variable") else _PASSWORD.sub("//...@", repr(item["input"]))
+            # A key itself, given for the name of its variable, is not to be repeated.
+            given = "(not shown)" if field.endswith("key_variable") else _shown(repr(item["input"]))
             yield f"{field}={given}: {item['msg']}"
+
+
+def _shown(value: Any) -> str:
+    """Write a value as far as a line has place for it, without the password in an address."""
+    text = _PASSWORD.sub("//...@", str(value))
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}... ({len(text)} characters)"
 
 
 def _similar(name: str, component: str) -> str:

@@ -28,13 +28,15 @@ HIGHEST: Final = 10.0
 Pair = tuple[float, float]
 _AMBIGUOUS: Final = "ambiguous"
 
-_NUMBER = r"[-+]?\d+(?:\.\d+)?"
-_OUT_OF_TEN = r"(?:\s*/\s*10(?![\d.]*\d)|\s+(?:out\s+)?of\s+(?:10|ten)\b)?"
+# Possessive quantifiers (`*+`): without them a long run of spaces or brackets is tried in every way to split it.
+_NUMBER = r"[-+]?\d++(?:\.\d++)?"
+_OUT_OF_TEN = r"(?:\s*+/\s*+10(?![\d.]*\d)|\s++(?:out\s++)?of\s++(?:10|ten)\b)?"
 _SCORE = re.compile(rf"(?<![\w.])({_NUMBER})(?![\w%]|\.\d){_OUT_OF_TEN}", re.IGNORECASE | re.ASCII)
-_SCALE = re.compile(r"\(?\b1\s*(?:-|to)\s*10\b\)?", re.ASCII)
+_SCALE = re.compile(r"\(?\b1\s*+(?:-|to)\s*+10\b\)?", re.ASCII)
 _WHO = r"(?:assistant|answer|response|model|candidate|ai)"
 _LABEL = re.compile(
-    rf"\b(?:ai\s+)?{_WHO}(?:'s)?\s*(?:answer\s*)?[#(\[]?\s*(1|2|one|two|a|b)\b[)\]]?(?:'s)?", re.IGNORECASE | re.ASCII
+    rf"\b(?:ai\s++)?{_WHO}(?:'s)?\s*+(?:answer\s*+)?[#(\[]?\s*+(1|2|one|two|a|b)\b[)\]]?(?:'s)?",
+    re.IGNORECASE | re.ASCII,
 )
 _ENUMERATION = re.compile(r"(?:(?<=^)|(?<=[,;|]))\s*([12])\s*[.):]\s+(?=[-+]?\d)", re.ASCII)
 _FIRST, _SECOND = "\x01", "\x02"
@@ -45,19 +47,18 @@ _FILLERS: Final = (
     "overall points point rating ratings receives respectively s scale score scored scores scoring the to versus "
     "vs with would their as follows are answer"
 )
+_FILLING: Final = frozenset(_FILLERS.split())
 """Words that a line of scores may have besides them."""
 _WORD = re.compile(r"[^\W\d_]+")
 _BETWEEN = r"(?:[\s,;|&]|\b(?:and|an?|vs|versus)\b)+"
 _APART = re.compile(rf"\x03{_BETWEEN}\x03", re.IGNORECASE)
 _BARE = re.compile(
-    rf"[\s|(\[]*(?:(?:(?:the|my|final|overall)\s+)*(?:scores?|ratings?)\s*[:=])?[\s|(\[]*\x03{_BETWEEN}\x03[\s|)\].!]*",
+    rf"[\s|(\[]*+(?:(?:(?:the|my|final|overall)\s++)*+(?:scores?|ratings?)\s*+[:=])?[\s|(\[]*+\x03{_BETWEEN}\x03[\s|)\].!]*",
     re.IGNORECASE,
 )
 """Two scores (\\x03) and nothing but separators, or a heading before them."""
 _ENDS_A_SCORE = re.compile(r"\s*(?:$|[.,;:(|\u2013\u2014-](?!\d))")
-_SEPARATED = re.compile(
-    r"\s*(?:[-=:(]|\bis\b|\bscores?\b|\brating\b|\bgets\b|\breceives\b|\ban?\b|\s)*\s*", re.IGNORECASE
-)
+_SEPARATED = re.compile(r"(?:[-=:(]|\bis\b|\bscores?\b|\brating\b|\bgets\b|\breceives\b|\ban?\b|\s)*+", re.IGNORECASE)
 _UNTIDY = str.maketrans({"\u2212": "-", "\u2013": "-", "\u2014": "-", "*": None, "`": None, "\x01": None, "\x02": None})
 _REFUSAL = re.compile(
     r"\b(?:i(?:['\u2019]m| am) (?:sorry|unable|not able)"
@@ -67,8 +68,8 @@ _REFUSAL = re.compile(
 )
 _REFUSAL_WITHIN = 300
 _HUGE = 1e9
-_IN_BRACKETS = rf"\[\[\s*({_NUMBER})\s*(?:/\s*10\s*)?\.?\s*\]\]{_OUT_OF_TEN}"
-_RATING = r"(?:(?:final|overall|my)\s+)*(?:rating|score|grade)?\s*(?:is\b)?\s*[:=-]?\s*"
+_IN_BRACKETS = rf"\[\[\s*+({_NUMBER})\s*+(?:/\s*+10\s*+)?\.?\s*+\]\]{_OUT_OF_TEN}"
+_RATING = r"(?:(?:final|overall|my)\s++)*+(?:rating|score|grade)?\s*+(?:is\b)?\s*+[:=-]?\s*+"
 _BRACKETED = re.compile(_IN_BRACKETS, re.IGNORECASE | re.ASCII)
 _BRACKETED_LINE = re.compile(rf"{_RATING}{_IN_BRACKETS}\s*[.!]?", re.IGNORECASE | re.ASCII)
 _PLAIN_LINE = re.compile(rf"{_RATING}\[?({_NUMBER})\]?{_OUT_OF_TEN}\s*[.!]?", re.IGNORECASE | re.ASCII)
@@ -182,7 +183,7 @@ def _pairs(lines: Sequence[str]) -> tuple[dict[int, Pair | str], list[Pair | str
             labelled[single[0]].add(single[1])
     if all(labelled.values()):
         firsts, seconds = labelled.values()
-        named += [(first, second) for first in firsts for second in seconds]
+        named.append((*firsts, *seconds) if len(firsts) == len(seconds) == 1 else _AMBIGUOUS)
     return unnamed, named
 
 
@@ -203,7 +204,7 @@ def _pair_of_line(line: str) -> Pair | str | None:
     line = _marked(line)
     scores = [float(match[1]) for match in _SCORE.finditer(line)]
     rest = _SCORE.sub("\x03", line)
-    if len(scores) < 2 or any(word.lower() not in _FILLERS.split() for word in _WORD.findall(rest)):
+    if len(scores) < 2 or any(word.lower() not in _FILLING for word in _WORD.findall(rest)):
         return None
     marks = re.sub(r"[^\x01-\x03]", "", rest)
     order = marks.replace("\x03", "")
@@ -236,9 +237,9 @@ def _pair_of_json(text: str) -> Pair | None:
         return None
     try:
         value, _ = json.JSONDecoder().raw_decode(start)
+        return _pair_of_value(value)
     except (ValueError, RecursionError):
         return None
-    return _pair_of_value(value)
 
 
 def _pair_of_value(value: Any) -> Pair | None:

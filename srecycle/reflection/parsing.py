@@ -208,7 +208,8 @@ def _bare_openings(reply: str, names: Sequence[str]) -> list[re.Match[str]]:
 
 
 def _words(names: Sequence[str]) -> str:
-    return "|".join(_GAP.join(name.split()) for name in names)
+    # Letters of ASCII only: without case, a long s and a dotless i would be letters of a name too.
+    return rf"(?a:{'|'.join(_GAP.join(name.split()) for name in names)})"
 
 
 def _name(opening: re.Match[str]) -> str:

@@ -114,9 +114,12 @@ class Student(Component):
                 ),
                 **self._from,
             )
-        except (OSError, ValueError, ImportError) as error:
-            hint = "" if self.attention == "eager" or "attention" not in str(error) else "; try student.attention=eager"
-            raise UserError(f"the student {self.path} can't be loaded: {_line(error)}{hint}") from error
+        except Exception as error:  # a model is many libraries' files, and each has errors of its own
+            of_attention = self.attention != "eager" and "attention" in str(error)
+            hint = "try student.attention=eager" if of_attention else self._again
+            # Weights that are pickles are refused; the library's advice is to allow them.
+            reason = _line(error).partition(" Please do not set")[0]
+            raise UserError(f"the student {self.path} can't be loaded: {reason}; {hint}") from error
         device = torch.device(_device(self.device))
         tokenizer = self.tokenizer()
         _require_embeddings(model, tokenizer, self.path)
@@ -132,8 +135,16 @@ class Student(Component):
 
         try:
             return AutoTokenizer.from_pretrained(self._place, **self._from)
-        except (OSError, ValueError) as error:
-            raise UserError(f"the tokenizer of {self.path} can't be loaded: {_line(error)}") from error
+        except Exception as error:  # that of a torn file is of no class of its own
+            raise UserError(f"the tokenizer of {self.path} can't be loaded: {_line(error)}; {self._again}") from error
+
+    @property
+    def _again(self) -> str:
+        """What to do where files are missing or torn."""
+        if self._model.folder:
+            return "if it was copied or saved only in part, do that again"
+        place = f"{self.path} --revision {self._model.commit}"
+        return f"if its download was interrupted, `hf download {place}` completes it"
 
     @property
     def _place(self) -> str:

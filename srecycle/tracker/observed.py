@@ -5,6 +5,7 @@ artifacts, so a stage that was found shows as much as one that was made.
 """
 
 import hashlib
+import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,8 @@ _LONGEST = 1000
 
 _PAID = ("calls/paid", "calls/usd_paid")
 
+_DECIDED = ("id", "position", "version", "label", "kept", "reason", "flip", "flip_of", *RATIOS)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Observed:
@@ -46,10 +49,10 @@ def observed(label: str, made: Made, earlier: Mapping[str, Made], table_rows: in
     """Return what a stage shows; of each table at most `table_rows` rows."""
     found = Observed(figures={f"{label}/{name}": value for name, value in _making(made)})
     if made.stage.name == "scores":
-        table = made.artifact.table("scores")
+        table = made.artifact.table("scores", ["version", *RATIOS])
         _ratios(found, "before", table.filter(pc.equal(table["version"], "original")))
     if made.stage.name == "assemble":
-        table = made.artifact.table("training")
+        table = made.artifact.table("training", _DECIDED)  # without the texts, which are read of the sampled rows alone
         _ratios(found, "after", table.filter(table["kept"]))
         if table_rows:
             found.tables["decisions"] = _decisions(table, earlier, table_rows)
@@ -90,7 +93,7 @@ def _ratios(found: Observed, when: str, table: pa.Table) -> None:
 def _decisions(training: pa.Table, earlier: Mapping[str, Made], most: int) -> dict[str, list[Any]]:
     """Lay out sampled rows: the original, what was offered for it, and what was decided, phase by phase."""
     own = training.filter(pc.invert(pc.match_substring(training["id"], ":")))  # the others were mixed in
-    taken = own.take(pa.array(_spread(own.select(["id", "version", "reason"]).to_pylist(), most), type=pa.int64()))
+    taken = own.take(pa.array(_spread(own, most), type=pa.int64()))
     ids = taken["id"].to_pylist()
     texts, scores = _texts(earlier, ids), _lines(earlier, "scores", "scores", ids, ("ifd", "r_ifd"))
     decided = {phase: _lines_by_row(earlier, f"select_{phase}", "decisions", ids) for phase in PHASES}
@@ -124,13 +127,15 @@ def _decisions(training: pa.Table, earlier: Mapping[str, Made], most: int) -> di
     return _as_table(lines)
 
 
-def _spread(lines: Sequence[Mapping[str, Any]], most: int) -> list[int]:
+def _spread(training: pa.Table, most: int) -> list[int]:
     """Return places of rows: one of every outcome in turn until there are enough; the same rows always."""
+    ids, versions, reasons = (training[name].to_pylist() for name in ("id", "version", "reason"))
     places: dict[tuple[str, str], list[int]] = {}
-    for place in sorted(range(len(lines)), key=lambda place: _drawn(lines[place]["id"])):
-        places.setdefault((kind_of(lines[place]["version"]), lines[place]["reason"]), []).append(place)
-    turns = ((turn, name) for turn in range(most) for name in sorted(places) if turn < len(places[name]))
-    return sorted(places[name][turn] for (turn, name), _ in zip(turns, range(most), strict=False))
+    for place, (version, reason) in enumerate(zip(versions, reasons, strict=True)):
+        places.setdefault((kind_of(version), reason), []).append(place)
+    drawn = {name: heapq.nsmallest(most, all_, key=lambda place: _drawn(ids[place])) for name, all_ in places.items()}
+    turns = ((turn, name) for turn in range(most) for name in sorted(drawn) if turn < len(drawn[name]))
+    return sorted(drawn[name][turn] for (turn, name), _ in zip(turns, range(most), strict=False))
 
 
 def _offered(taken: str, choices: Mapping[Phase, Mapping[str, Any]]) -> str:
