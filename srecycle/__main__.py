@@ -23,8 +23,10 @@ from srecycle.compose import build, config_folder, guarded, worded
 from srecycle.errors import UserError
 from srecycle.report import callback
 
-_NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+_NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 _failed: list[str] = []
+_at_work: list[DictConfig] = []
+"""The job that has begun; empty while Hydra composes the next."""
 
 
 def main() -> None:
@@ -49,19 +51,22 @@ def main() -> None:
 
         say("srecycle: interrupted; the same command goes on where it stopped")
         sys.exit(130)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        # Hydra refuses a null group by a bare ValueError; any other that comes this far is a bug, and shows as one.
-        users = isinstance(error, HydraException | OmegaConfBaseException) or "Config group override" in str(error)
-        if wants_traceback or not users:
+    except Exception as error:
+        # Odd overrides make Hydra raise errors of any class; once a job has begun, only its own are the user's.
+        composing = not _at_work or isinstance(error, HydraException | OmegaConfBaseException)
+        if isinstance(error, OSError) and error.errno in _NO_PLACE:
+            # Not even a sweep's list of failed jobs can be written: launchers hand this on.
+            _say_failed(_no_place(error))
+        elif wants_traceback or not composing:
             raise
-        _fail(UserError(worded(error)))
-    except OSError as error:  # not even a sweep's list of failed jobs can be written: launchers hand this on
-        _say_failed(_no_place(error))
+        else:
+            _fail(UserError(worded(error)))
     sys.exit(2 if _failed or callback.failed else 0)
 
 
 def _job(config: DictConfig) -> None:
     """Run one job: one configuration of perhaps many. A user's mistake in one doesn't stop the others."""
+    _at_work.append(config)
     try:
         mode, experiment = build(config)
         if not gc.isenabled():  # the first job
@@ -75,6 +80,7 @@ def _job(config: DictConfig) -> None:
         _fail(error)
     except OSError as error:
         _fail(_no_place(error))
+    _at_work.clear()
 
 
 def _no_place(error: OSError) -> UserError:
@@ -118,7 +124,8 @@ def _run(experiment: Any) -> None:
 def _say_failed(error: UserError) -> str:
     from srecycle.progress import say
 
-    told = " ".join(str(error).split())
+    # What a file or a server says may hold signs that command a terminal.
+    told = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in " ".join(str(error).split()))
     _failed.append(told)
     say(f"srecycle: error: {told}")
     return told

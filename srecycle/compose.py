@@ -21,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 
 from srecycle.errors import UserError
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
     from srecycle.config import Component
-    from srecycle.experiment import Experiment
 
 PACKAGE = Path(__file__).parent
 _PASSWORD = re.compile(r"//[^/\s]*@")
@@ -61,7 +60,7 @@ def guarded() -> Iterator[None]:
         _instantiate2._resolve_target = before
 
 
-def build(config: DictConfig) -> tuple[str, "Experiment"]:
+def build(config: DictConfig) -> tuple[str, Any]:
     """Turn a composed configuration into (mode, Experiment).
 
     Raises UserError where a value is missing, of a wrong type or out of range, or a `_target_` is not allowed.
@@ -76,7 +75,7 @@ def build(config: DictConfig) -> tuple[str, "Experiment"]:
         raise UserError("the configuration is nested too deep to be read: give a flatter value") from error
 
 
-def _built(config: DictConfig) -> tuple[str, "Experiment"]:
+def _built(config: DictConfig) -> tuple[str, Any]:
     tree = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(tree, dict)
     if gone := [name for name in ("_target_", "mode", "seed", "group") if name not in tree]:
@@ -91,31 +90,33 @@ def _built(config: DictConfig) -> tuple[str, "Experiment"]:
     if not tree["group"] and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         tree["group"] = Path(HydraConfig.get().sweep.dir).name
     check_targets(tree)
-    from srecycle.experiment import Experiment
-
-    experiment = hydra.utils.instantiate(tree, _convert_="all")
-    if not isinstance(experiment, Experiment):
-        raise UserError(f"_target_={tree['_target_']} is no experiment: leave it at srecycle.experiment.Experiment")
-    return mode, experiment
+    return mode, hydra.utils.instantiate(tree, _convert_="all")
 
 
 def worded(error: Exception) -> str:
     """Put what Hydra says of a command line it can't compose into a line."""
     lines = [_shown(line.strip()) for line in (str(error) or str(error.__cause__ or "")).splitlines() if line.strip()]
+    first = lines[0] if lines else ""
     if isinstance(error, OverrideParseException):
-        return f"{_shown(error.override)} can't be read as an override ({lines[0]}): expected KEY=VALUE"
-    if isinstance(error, MissingConfigException) and error.options:
-        return f"there is no {_shown(error.missing_cfg_file)}: choose one of {', '.join(error.options)}"
-    if not lines or not isinstance(error, HydraException | OmegaConfBaseException | ValueError):
-        why = ": ".join([type(error).__name__, *lines[:1]])
-        return f"these overrides can't be composed ({why}): `srecycle --help` lists the groups and what each can be"
-    if match := re.match(r"Could not override '([^']+)'", lines[0]):
-        return (
+        told = f"{_shown(error.override)} can't be read as an override ({first}): expected KEY=VALUE"
+    elif isinstance(error, MissingConfigException) and error.options:
+        told = f"there is no {_shown(error.missing_cfg_file)}: choose one of {', '.join(error.options)}"
+    elif isinstance(error, GrammarParseError) or isinstance(error.__cause__, GrammarParseError):
+        told = f"{first}: '${{' begins the name of another key, ${{KEY}}"
+    elif match := re.match(r"Could not override '([^']+)'", first):
+        told = (
             f"{match[1]} is no configuration key: `srecycle --cfg job` lists them (with the same group choices); "
             "an entry that a mapping doesn't have yet is added with +KEY=VALUE"
         )
-    told = takewhile(lambda line: not line.startswith("Config search path"), lines)
-    return "; ".join(line for line in told if not line.startswith(("full_key", "object_type")))
+    elif "Config group override" in first:
+        told = f"{first}: give each group the name of an option, `srecycle --help` lists them"
+    elif first and isinstance(error, HydraException | OmegaConfBaseException | ValueError):
+        own = takewhile(lambda line: not line.startswith("Config search path"), lines)
+        told = "; ".join(line for line in own if not line.startswith(("full_key", "object_type")))
+    else:
+        why = f"{type(error).__name__}: {first}".rstrip(": ")
+        told = f"these overrides can't be composed ({why}): `srecycle --help` lists the groups and what each can be"
+    return told
 
 
 def _missing(error: OmegaConfBaseException) -> str:
@@ -214,9 +215,10 @@ def complaints(error: "ValidationError", place: str) -> Iterator[str]:
 
 
 def _shown(value: Any) -> str:
-    """Write a value as far as a line has place for it, without the password in an address."""
+    """Write a value as far as a line has place for it: no password of an address, nothing that commands a terminal."""
     text = _PASSWORD.sub("//...@", str(value))
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}... ({len(text)} characters)"
+    first = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text[:_LONGEST_SHOWN])
+    return first if len(text) <= _LONGEST_SHOWN else f"{first}... ({len(text)} characters)"
 
 
 def _similar(name: str, component: str) -> str:

@@ -23,7 +23,7 @@ class Testbed(Data):
 
     revision: ClassVar[int] = 2
 
-    count: Annotated[int, Field(ge=1)] = 800
+    count: Annotated[int, Field(ge=1, le=10_000_000)] = 800
     world_seed: int = 0
     mix: dict[str, Share]
 

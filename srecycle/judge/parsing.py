@@ -183,7 +183,7 @@ def _pairs(lines: Sequence[str]) -> tuple[dict[int, Pair | str], list[Pair | str
             labelled[single[0]].add(single[1])
     if all(labelled.values()):
         firsts, seconds = labelled.values()
-        named.append((*firsts, *seconds) if len(firsts) == len(seconds) == 1 else _AMBIGUOUS)
+        named.append((firsts.pop(), seconds.pop()) if len(firsts) == len(seconds) == 1 else _AMBIGUOUS)
     return unnamed, named
 
 

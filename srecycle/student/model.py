@@ -83,8 +83,10 @@ class Student(Component):
         return {**named, UNDER: under(self._chain)} if self._chain else named
 
     def check(self) -> None:
-        """Raise UserError where the device isn't there, or can't do what is asked of it."""
+        """Raise UserError where the device isn't there, or can't do what is asked of it, or weights were cut."""
         device = _device(self.device)
+        if self._model.folder:
+            self._require_whole_weights(self._model.folder)
         if self.attention == "flash_attention_2":
             _require_flash_attention(device, self.dtype)
 
@@ -137,6 +139,19 @@ class Student(Component):
             return AutoTokenizer.from_pretrained(self._place, **self._from)
         except Exception as error:  # that of a torn file is of no class of its own
             raise UserError(f"the tokenizer of {self.path} can't be loaded: {_line(error)}; {self._again}") from error
+
+    def _require_whole_weights(self, folder: Path) -> None:
+        """Refuse weights of which a part is missing, by what their heads say: nobody should be paid before that."""
+        from safetensors import safe_open
+
+        for file in sorted(folder.glob("*.safetensors")):
+            try:
+                with safe_open(file, framework="np"):
+                    pass
+            except Exception as error:  # that of safetensors is none of Python's
+                raise UserError(
+                    f"the student {self.path} can't be loaded: {file.name}: {_line(error)}; {self._again}"
+                ) from error
 
     @property
     def _again(self) -> str:

@@ -17,6 +17,13 @@ from srecycle.errors import UserError
 _DOCUMENTS = ("README.md", "LICENSE", "LICENSE.txt")
 
 
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that no file system takes
+        return False
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pinned:
     """`field` names the setting in messages, `config` is the file that makes a folder what it should be.
@@ -34,7 +41,7 @@ class Pinned:
     def folder(self) -> Path | None:
         """The local folder, or None for a hub id. Raises UserError where it can be neither."""
         folder = Path(self.path).expanduser()
-        if folder.is_dir():
+        if _is_folder(folder):
             if not (folder / self.config).is_file():
                 raise UserError(f"{self.field}={self.path} has no {self.config}: give {self._what} folder")
             return folder
