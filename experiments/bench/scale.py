@@ -6,7 +6,8 @@ The file is JSON Lines (or parquet, with --parquet) of the micro-world's origina
 narrow layer, so that what is measured is the harness and not the model. Each stage is a process of its own: its time
 counts without the start, its memory is the most that was resident at once. The baseline is the smallest size: growth is
 linear where seconds a row stay what they are there, and memory is bounded where it stays below the limit of 4 GB at a
-million rows. --reflect has the scripted teacher rewrite every row, both ways.
+million rows. Processor seconds are told beside the time: they hardly mind other work on the machine. --reflect has the
+scripted teacher rewrite every row, both ways.
 """
 
 import argparse
@@ -102,7 +103,7 @@ def written(place: Path, count: int, parquet: bool) -> Path:
 
 
 def run(stage: str, data: Path, model: Path, store: Path, reflect: bool) -> dict[str, float]:
-    """Run one stage in its own process; return its seconds and the most bytes that were resident."""
+    """Run one stage in its own process; return its seconds, the process's, and the most bytes that were resident."""
     asked = [
         *("data=alpaca", f"data.path={data}", f"student.path={model}", "student.device=cpu", "template=testbed"),
         *("teacher=scripted", "trainer=none", "evaluator=[none]", "tracker=none", f"until={stage}"),
@@ -123,7 +124,8 @@ def run(stage: str, data: Path, model: Path, store: Path, reflect: bool) -> dict
     if status:
         raise SystemExit(f"{stage} failed:\n{told}")
     [record] = (store / "artifacts" / stage).glob("*/provenance.json")
-    return {"seconds": json.loads(record.read_text())["seconds"], "memory": usage.ru_maxrss * 1024}
+    worked = usage.ru_utime + usage.ru_stime
+    return {"seconds": json.loads(record.read_text())["seconds"], "cpu": worked, "memory": usage.ru_maxrss * 1024}
 
 
 def line(measured: dict[int, dict[str, dict[str, float]]], count: int, stage: str) -> str:
@@ -132,7 +134,7 @@ def line(measured: dict[int, dict[str, dict[str, float]]], count: int, stage: st
     slower = (one["seconds"] / count) / (base["seconds"] / min(measured)) if base["seconds"] else float("nan")
     return (
         f"{count:>9,} rows  {stage:20} {one['seconds']:8.1f} s  {1e6 * one['seconds'] / count:8.1f} us a row "
-        f"(x{slower:.2f} of {min(measured):,} rows)  {one['memory'] / 2**30:5.2f} GiB"
+        f"(x{slower:.2f} of {min(measured):,} rows)  {one['cpu']:8.1f} CPU s  {one['memory'] / 2**30:5.2f} GiB"
     )
 
 
