@@ -60,9 +60,9 @@ class Decisions:
                 self.taken,
             ],
             [
-                "challenger_" + status[:, 1],
-                "challenger_" + unscored[:, 1],
-                "incumbent_" + unscored[:, 0],
+                _prefixed("challenger_", status[:, 1]),
+                _prefixed("challenger_", unscored[:, 1]),
+                _prefixed("incumbent_", unscored[:, 0]),
                 np.full(len(incumbent), "challenger_vetoed", dtype=object),
                 np.full(len(incumbent), "tie", dtype=object),
                 np.full(len(incumbent), "within_margin", dtype=object),
@@ -91,3 +91,9 @@ def decide(grid: VersionGrid, phase: Phase, selector: Selector, incumbents: npt.
 def _pair(of_versions: npt.NDArray[Any], choice: Choice) -> npt.NDArray[Any]:
     """Return what belongs to the incumbent and to its best challenger, shape [rows, 2]."""
     return np.column_stack([of_versions[:, 0], np.take_along_axis(of_versions, choice.best[:, None], axis=1)])
+
+
+def _prefixed(prefix: str, words: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Put a prefix before words, of which there are few: each is made once."""
+    made = {word: prefix + word for word in set(words)}
+    return np.array([made[word] for word in words], dtype=object)

@@ -100,12 +100,12 @@ def version_grid(
     line[places] = np.arange(len(versions))
     assert np.count_nonzero(line >= 0) == len(versions), "a row has two versions of the same name"
     status = np.full(shape, "absent", dtype=object)
-    status[places] = versions["status"].to_numpy(zero_copy_only=False)
+    status[places] = _words(versions["status"])
     score_status = np.full(shape, "unscored", dtype=object)
     losses = {name: np.full(shape, np.nan) for name in LIKELIHOODS}
     for table in likelihoods:
         scored = _places(table, ids, names)
-        score_status[scored] = table["status"].to_numpy(zero_copy_only=False)
+        score_status[scored] = _words(table["status"])
         for name in LIKELIHOODS:
             losses[name][scored] = table[name].to_numpy(zero_copy_only=False)
     columns = {**losses, **scores(losses)}
@@ -113,7 +113,7 @@ def version_grid(
         embedded = _places(table, ids, names)
         coherence = columns.setdefault(COHERENCE, np.full(shape, np.nan))
         coherence[embedded] = table[COHERENCE].to_numpy(zero_copy_only=False)
-        why, known = table["status"].to_numpy(zero_copy_only=False), score_status[embedded]
+        why, known = _words(table["status"]), score_status[embedded]
         score_status[embedded] = np.where((known == "unscored") | (known == OK), why, known)
     return VersionGrid(
         table=versions,
@@ -134,3 +134,11 @@ def _places(
     rows = pc.index_in(table["id"], value_set=ids).to_numpy(zero_copy_only=False)
     columns = pc.index_in(table["version"], value_set=pa.array(versions)).to_numpy(zero_copy_only=False)
     return rows.astype(np.int64), columns.astype(np.int64)
+
+
+def _words(column: pa.ChunkedArray) -> npt.NDArray[Any]:
+    """Return a column of few words, each of which is in memory once."""
+    words = column.unique()
+    places = pc.index_in(column, value_set=words).to_numpy(zero_copy_only=False).astype(np.int64)
+    found: npt.NDArray[Any] = np.array(words.to_pylist(), dtype=object)[places]
+    return found
