@@ -97,5 +97,7 @@ def paid_requests(store: Path) -> set[str]:
     if not ledger.exists():
         return set()
     with sqlite3.connect(ledger) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'replies'").fetchall():
+            return set()  # whoever was making it was killed
         lines = connection.execute("SELECT request FROM replies").fetchall()
     return {json.dumps(json.loads(request), sort_keys=True) for (request,) in lines}
