@@ -146,7 +146,7 @@ def test_surface_without_stored_likelihoods_names_the_command_that_makes_them(tm
         ("keep.ifd_max.below=1,-1", "keep.ifd_max.below=-1: Input should be greater than 0"),
         ("keep.ifd_max.below=interval(0,1)", "has no values to be listed"),
         ("keep.ifd_max.below=glob(*)", "names no value"),
-        ("selector@selector.response=ifd,nope", "Could not find 'selector/nope'"),
+        ("selector@selector.response=ifd,nope", "there is no selector/nope"),
         ("keep.ifd_max.below=1,1", "has the value 1 twice"),
         ("keep.ifd_max._target_=os.getcwd,os.abort", "is refused: it names no component"),
         ("keep.ifd_max.below", "can't be read as an override"),
