@@ -126,10 +126,10 @@ class FaultyServer:
             fault = chance.choice(self._faults)
             self.failed[fault] += 1
             return await self._fault(fault, body, reader, writer)
-        # Some gateways name a field twice: readers take the last one.
-        writer.write(_response(200, _completion(self._text(body), twice=chance.random() < 0.1)))
-        self.billed[key] += 1  # before anything can run that has read the answer
+        self.billed[key] += 1  # before the answer is out: who reads it runs in another thread
         try:
+            # Some gateways name a field twice: readers take the last one.
+            writer.write(_response(200, _completion(self._text(body), twice=chance.random() < 0.1)))
             await writer.drain()
         except OSError:
             self.billed[key] -= 1
