@@ -15,22 +15,8 @@ from srecycle.errors import UserError
 FORMAT: Final = 2
 _PATIENCE: Final = 60.0
 _LOCAL: Final = {
-    *(
-        "apfs",
-        "bcachefs",
-        "btrfs",
-        "ecryptfs",
-        "exfat",
-        "ext2",
-        "ext3",
-        "ext4",
-        "f2fs",
-        "fuseblk",
-        "hfs",
-        "jfs",
-        "ntfs",
-    ),
-    *("overlay", "ramfs", "reiserfs", "tmpfs", "ufs", "vfat", "xfs", "zfs"),
+    *("apfs", "bcachefs", "btrfs", "ecryptfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "fuseblk", "hfs"),
+    *("jfs", "ntfs", "overlay", "ramfs", "reiserfs", "tmpfs", "ufs", "vfat", "xfs", "zfs"),
 }
 """Types of file systems that are of one machine."""
 

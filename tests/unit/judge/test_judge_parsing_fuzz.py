@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from srecycle.judge.parsing import Scored, read_grade, read_pair
 from srecycle.rows import OK
+from tests.linear_time import assert_linear
 
 REASONS = ("empty", "refused", "cut", "out_of_range", "ambiguous", "unparsed")
 SHAPES = (
@@ -134,13 +135,8 @@ def _seconds(before: str, part: str, after: str, length: int) -> float:
 
 
 def _assert_linear(before: str, part: str, after: str) -> None:
-    """Compare a reply with one of eight times its length: eight times as long, 64 times where a parser is quadratic."""
-    short = _seconds(before, part, after, 500)
-    assert short < 0.5, "half a second for half a thousand characters"
-    short, long = (_seconds(before, part, after, length) for length in (4_000, 32_000))
-    if long > 0.1 and long > 24 * max(short, 1e-3):  # perhaps the machine was busy
-        short, long = (min(_seconds(before, part, after, one) for _ in range(3)) for one in (4_000, 32_000))
-        assert long < 24 * max(short, 1e-3), f"{short:.3f} s, then {long:.3f} s"
+    assert _seconds(before, part, after, 500) < 0.5, "half a second for half a thousand characters"
+    assert_linear(lambda length: _seconds(before, part, after, length), 4_000)
 
 
 _ENDS = st.lists(PIECES, max_size=3).map("".join)

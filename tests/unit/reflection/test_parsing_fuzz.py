@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from srecycle.reflection.parsing import Parsed, parse, segment_texts
 from srecycle.rows import PHASES, Phase
+from tests.linear_time import assert_linear
 
 REPLIES: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "replies.yaml").read_text(encoding="utf-8"))
 REASONS = ("empty", "refused", "unparsed", "empty_segment", "echoed")
@@ -126,11 +127,7 @@ def _seconds(before: str, part: str, after: str, length: int) -> float:
 
 
 def _assert_linear(before: str, part: str, after: str) -> None:
-    """Compare a reply with one of eight times its length: eight times as long, 64 times where a parser is quadratic."""
-    short, long = (_seconds(before, part, after, length) for length in (8_000, 64_000))
-    if long > 0.1 and long > 24 * max(short, 1e-3):  # perhaps the machine was busy
-        short, long = (min(_seconds(before, part, after, one) for _ in range(3)) for one in (8_000, 64_000))
-        assert long < 24 * max(short, 1e-3), f"{short:.3f} s, then {long:.3f} s"
+    assert_linear(lambda length: _seconds(before, part, after, length), 8_000)
 
 
 _ENDS = st.lists(PIECES, max_size=3).map("".join)
