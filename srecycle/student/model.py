@@ -131,6 +131,18 @@ class Student(Component):
         length = min(self.max_length, positions, int(tokenizer.model_max_length))
         return Loaded(model=model.eval(), tokenizer=tokenizer, device=device, max_length=length)
 
+    def skeleton(self) -> Any:
+        """Return the model without weights, as its configuration has it: the modules and their names."""
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        try:
+            config = AutoConfig.from_pretrained(self._place, **self._from)
+            with torch.device("meta"):
+                return AutoModelForCausalLM.from_config(config, trust_remote_code=self.trust_remote_code)
+        except Exception as error:  # a model is many libraries' files, and each has errors of its own
+            raise UserError(f"the student {self.path} can't be loaded: {_line(error)}; {self._again}") from error
+
     def tokenizer(self) -> Any:
         """Load the tokenizer alone. Raises UserError where it can't be loaded."""
         from transformers import AutoTokenizer

@@ -42,21 +42,30 @@ class LoRATrainer(SupervisedTrainer):
         """Dropout does."""
         return self.dropout > 0
 
+    def check(self, student: Student) -> None:
+        """Raise UserError where this student can't be trained here, or has no such modules."""
+        super().check(student)
+        if self.target_modules != "all-linear":
+            from peft import get_peft_model
+
+            with self.refusals():
+                get_peft_model(student.skeleton(), self._adapter)
+
     def prepared(self, loaded: Loaded) -> Mapping[str, Any]:
         """Return the student and the adapter that PEFT is to make."""
+        return {"model": loaded.model, "peft_config": self._adapter}
+
+    @property
+    def _adapter(self) -> Any:
         from peft import LoraConfig
 
-        modules = self.target_modules if isinstance(self.target_modules, str) else list(self.target_modules)
-        return {
-            "model": loaded.model,
-            "peft_config": LoraConfig(
-                r=self.rank,
-                lora_alpha=self.alpha,
-                lora_dropout=self.dropout,
-                target_modules=modules,
-                task_type="CAUSAL_LM",
-            ),
-        }
+        return LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=self.target_modules if isinstance(self.target_modules, str) else list(self.target_modules),
+            task_type="CAUSAL_LM",
+        )
 
     @contextmanager
     def refusals(self) -> Iterator[None]:

@@ -78,3 +78,5 @@ def test_lora_target_modules_that_peft_can_not_adapt_are_told(
     bench.student = Student(path=str(folder), max_length=64, device="cpu", threads=1, attention="eager")
     with pytest.raises(UserError, match=rf"trainer.target_modules=\('{modules[0]}',\): "):
         bench.train(lora(target_modules=modules))
+    with pytest.raises(UserError, match=rf"trainer.target_modules=\('{modules[0]}',\): "):  # before anything is paid
+        lora(target_modules=modules).check(bench.student)

@@ -211,6 +211,10 @@ def test_trainer_check_refuses_what_can_not_train(bench: Bench, lora: Make) -> N
 def test_lora_target_modules_that_the_model_lacks_are_named(bench: Bench, lora: Make) -> None:
     with pytest.raises(UserError, match=r"trainer.target_modules=\('nowhere',\): .*nowhere"):
         bench.train(lora(target_modules=("nowhere",)))
+    with pytest.raises(UserError, match=r"trainer.target_modules=\('nowhere',\): .*nowhere"):  # before anything is paid
+        lora(target_modules=("nowhere",)).check(bench.student)
+    lora(target_modules=("q_proj", "down_proj")).check(bench.student)
+    lora(target_modules=r".*\.layers\.0\..*_proj").check(bench.student)
 
 
 @pytest.mark.parametrize(
