@@ -68,8 +68,13 @@ def forest_chart(name: str, title: str, bars: Sequence[Bar]) -> Chart:
     )
 
 
-def levels_chart(name: str, title: str, across: str, series: Mapping[str, Mapping[str, Estimate]]) -> Chart:
-    """Return a line a series over levels with their intervals: at their values where they are numbers."""
+def levels_chart(
+    name: str, title: str, across: str, series: Mapping[str, Mapping[str, Estimate]], *, told_by: str = ""
+) -> Chart:
+    """Return a line a series over levels with their intervals: at their values where they are numbers.
+
+    `across` names what the levels are of, `told_by` what tells the series apart.
+    """
     levels = list(dict.fromkeys(level for one in series.values() for level in one))
     places = _places(levels)
     ends = [value for one in series.values() for found in one.values() for value in (found.low, found.high)]
@@ -94,7 +99,7 @@ def levels_chart(name: str, title: str, across: str, series: Mapping[str, Mappin
         caption="Held-out accuracy, with 95% intervals over seeds, base students and items.",
         height=y.start + _FOOT,
         marks=marks,
-        legends=[Legend(keys=keys)],
+        legends=[Legend(title=told_by, keys=keys)],
     )
 
 

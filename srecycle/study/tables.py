@@ -28,7 +28,7 @@ from srecycle.study.result_charts import Bar, forest_chart, levels_chart
 
 NOT_RUN = "not run yet"
 NAMES: Mapping[str, str] = {"ifd": "IFD", "r_ifd": "r-IFD", "s_ifd": "S-IFD"}
-"""How scores are called in tables; others by their own names."""
+"""How scores, and limits on them, are called in tables; others by their own names."""
 
 Spec = Mapping[str, Any]
 
@@ -96,12 +96,13 @@ def accuracy(wanted: Asked) -> Made:
     chart = None
     if (name := wanted.spec.get("figure")) and estimates:
         series = {
-            column or "accuracy": {
+            label_of(column) or "accuracy": {
                 row: estimates[cells[row, column]] for row in rows if cells[row, column] in estimates
             }
             for column in columns
         }
-        chart = levels_chart(name, str(wanted.spec["title"]), _head(wanted.rows), series)
+        told_by = _head(wanted.columns)
+        chart = levels_chart(name, str(wanted.spec["title"]), _head(wanted.rows), series, told_by=told_by)
     return Made(
         title=str(wanted.spec["title"]),
         heads=[_head(wanted.rows), *(label_of(column) or "accuracy" for column in columns)],
@@ -242,7 +243,7 @@ def _auc(runs: Sequence[Seen]) -> str:
 
 
 def _head(names: Sequence[str]) -> str:
-    return ", ".join(names)
+    return ", ".join(NAMES.get(name, name) for name in names)
 
 
 def label_of(column: str) -> str:

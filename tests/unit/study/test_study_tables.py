@@ -97,6 +97,14 @@ def test_contrasts_differences_intervals_and_holm(outcomes: Outcomes) -> None:
     )
 
 
+def test_levels_chart_says_what_tells_its_series_apart(outcomes: Outcomes) -> None:
+    made = _table(outcomes, kind="accuracy", columns=["student"], figure="levels")
+    assert made.chart is not None
+    assert [(one.title, [key.name for key in one.keys]) for one in made.chart.legends] == [
+        ("student", ["weak", "strong"])
+    ]
+
+
 def _points(level: str) -> Estimate:
     return Estimate(value=0.5, stderr=0.1, low=0.3, high=0.7, p=0.0, seeds=3, positive=1.0)
 
