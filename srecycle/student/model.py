@@ -19,6 +19,7 @@ from srecycle.errors import UserError
 from srecycle.progress import say
 from srecycle.student.adapter import UNDER, merge_all, pinned_adapter, under
 from srecycle.student.pinned import Pinned
+from srecycle.student.weights import lacking
 
 if TYPE_CHECKING:
     import torch
@@ -83,10 +84,10 @@ class Student(Component):
         return {**named, UNDER: under(self._chain)} if self._chain else named
 
     def check(self) -> None:
-        """Raise UserError where the device isn't there, or can't do what is asked of it, or weights were cut."""
+        """Raise UserError where the device isn't there, or can't do what is asked of it, or weights are missing."""
         device = _device(self.device)
-        if self._model.folder:
-            self._require_whole_weights(self._model.folder)
+        if (folder := self._model.here) and (reason := lacking(folder)):
+            raise UserError(f"the student {self.path} can't be loaded: {reason}; {self._again}")
         if self.attention == "flash_attention_2":
             _require_flash_attention(device, self.dtype)
 
@@ -151,19 +152,6 @@ class Student(Component):
             return AutoTokenizer.from_pretrained(self._place, **self._from)
         except Exception as error:  # that of a torn file is of no class of its own
             raise UserError(f"the tokenizer of {self.path} can't be loaded: {_line(error)}; {self._again}") from error
-
-    def _require_whole_weights(self, folder: Path) -> None:
-        """Refuse weights of which a part is missing, by what their heads say: nobody should be paid before that."""
-        from safetensors import safe_open
-
-        for file in sorted(folder.glob("*.safetensors")):
-            try:
-                with safe_open(file, framework="np"):
-                    pass
-            except Exception as error:  # that of safetensors is none of Python's
-                raise UserError(
-                    f"the student {self.path} can't be loaded: {file.name}: {_line(error)}; {self._again}"
-                ) from error
 
     @property
     def _again(self) -> str:

@@ -17,6 +17,12 @@ from srecycle.errors import UserError
 _DOCUMENTS = ("README.md", "LICENSE", "LICENSE.txt")
 
 
+def _hub_is_off() -> bool:
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE) or os.environ.get("HF_HUB_OFFLINE") == "1"
+
+
 def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
@@ -64,10 +70,10 @@ class Pinned:
         """The hub's commit behind the revision, from the hub, or offline from the local cache; None for a folder."""
         if self.folder is not None:
             return None
-        from huggingface_hub import HfApi, constants, try_to_load_from_cache
+        from huggingface_hub import HfApi, try_to_load_from_cache
 
         cached = try_to_load_from_cache(self.path, self.config, revision=self.revision)
-        if constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE") == "1":
+        if _hub_is_off():
             if isinstance(cached, str):
                 return Path(cached).parent.name
             raise UserError(f"{self.field}={self.path} is not a folder, nor in the local hub cache, and the hub is off")
@@ -80,6 +86,16 @@ class Pinned:
                 f"{self.field}={self.path} is not a folder here, and the hub can't be asked for it "
                 f"({type(error).__name__}): check the path, the id, or the connection"
             ) from error
+
+    @property
+    def here(self) -> Path | None:
+        """The folder that has to hold all of it already: the local one, or while the hub is off its cache's."""
+        if self.folder is not None or not _hub_is_off():
+            return self.folder
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(self.path, self.config, revision=self.revision)
+        return Path(cached).parent if isinstance(cached, str) else None
 
     @property
     def named(self) -> str:
