@@ -92,6 +92,9 @@ def again(wanted: Asked) -> Made:
     other = wanted.spec.get("again")
     first = _accuracies(wanted)
     later = _accuracies(asked(wanted.outcomes, {**wanted.spec, "blocks": [other]})) if other else {}
+    heads = [f"{ours} less", "first seeds", "other seeds", "same sign"]
+    if not other:
+        heads = [f"{ours} less", "all seeds", "left-out seeds with the sign of the rest"]
     body, values = [], list[Mapping[str, Any]]()
     for one in against:
         gaps, new = _gaps(first, ours, one), _gaps(later, ours, one)
@@ -109,35 +112,28 @@ def again(wanted: Asked) -> Made:
         old = spread([value for by_seed in gaps.values() for value in by_seed.values()])
         fresh = spread([value for _, value in pairs])
         if not inside or old is None or fresh is None:
-            body.append([one, NOT_RUN, "-", "-", "-"])
+            body.append([one, NOT_RUN, *["-"] * (len(heads) - 1)])
             continue
-        kept = "yes" if (old[0] > 0) == (fresh[0] > 0) else "no"
-        share = sum(inside) / len(inside)
-        body.append(
-            [
-                one,
-                f"{100 * old[0]:+.1f}",
-                f"{100 * fresh[0]:+.1f}",
-                kept,
-                f"{sum(inside)} of {len(inside)} ({share:.0%})",
-            ]
-        )
+        alike = [(value > 0) == (float(np.mean(known)) > 0) for known, value in pairs if known]
+        repeated = [f"{100 * fresh[0]:+.1f}", "yes" if (old[0] > 0) == (fresh[0] > 0) else "no"]
+        told = repeated if other else [_of(alike)]
+        body.append([one, f"{100 * old[0]:+.1f}", *told, _of(inside)])
+        share, same = float(np.mean(inside)), float(np.mean(alike))
         values.append(
-            {"ours": ours, "other": one, "first": old[0], "again": fresh[0], "inside": share, "cells": len(inside)}
+            {"ours": ours, "other": one, "first": old[0], "inside": share, "cells": len(inside), "same_sign": same}
+            | ({"again": fresh[0]} if other else {})
         )
     return Made(
         title=str(wanted.spec["title"]),
-        heads=[
-            f"{ours} less",
-            "first seeds",
-            "other seeds" if other else "each seed, left out",
-            "same sign",
-            "cells inside their 95% prediction interval",
-        ],
+        heads=[*heads, "cells inside their 95% prediction interval"],
         rows=body,
         note=str(wanted.spec.get("note", "")),
         values=values,
     )
+
+
+def _of(found: Sequence[bool]) -> str:
+    return f"{sum(found)} of {len(found)} ({sum(found) / len(found):.0%})"
 
 
 def _accuracies(wanted: Asked) -> dict[tuple[str, str, str], dict[str, float]]:

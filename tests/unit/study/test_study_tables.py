@@ -181,7 +181,13 @@ def test_again_counts_cells_inside_what_the_first_seeds_predict(tmp_path: Path) 
     outcomes = read_outcomes(plan, tmp_path / "store")
     assert _table(outcomes, **spec, again="later").rows == [["worse", "+25.0", "+25.0", "yes", "1 of 1 (100%)"]]
     left_out = _table(outcomes, **spec).rows  # each of 3 seeds from 2 others, in 2 settings: wide intervals
-    assert left_out == [["worse", "+25.0", "+25.0", "yes", "6 of 6 (100%)"]]
+    assert left_out == [["worse", "+25.0", "6 of 6 (100%)", "6 of 6 (100%)"]]
+    ahead |= {"0": -1}
+    odd_one = tmp_path / "odd one"
+    write_runs(plan, odd_one, right)
+    (row,) = _table(read_outcomes(plan, odd_one), **spec).rows
+    assert row[2] == "4 of 6 (67%)"
+    ahead |= {"0": 4}
     ahead["7"] = -8
     later = tmp_path / "later"
     write_runs(plan, later, right)
