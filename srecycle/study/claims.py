@@ -31,13 +31,23 @@ def optimum(wanted: Asked) -> Made:
     for row in wanted.names(wanted.rows):
         mine = {one: found[f"{row} | {one}"] for one in levels if f"{row} | {one}" in found}
         if len(mine) < 3:
-            body.append([label_of(row), NOT_RUN, "-", "-", "-"])
+            body.append([label_of(row), NOT_RUN, "-", "-", "-", "-"])
             continue
         best = _best(mine)
         body.append(
-            [label_of(row), best.level, f"{best.again:.0%}", f"{best.inside:.0%}", f"{best.inner}: {points(best.gain)}"]
+            [
+                label_of(row),
+                best.level,
+                f"{best.again:.0%}",
+                f"{best.inside:.0%}",
+                f"{best.inner}: {points(best.gain)}",
+                points(best.ends),
+            ]
         )
-        values.append({"row": row, **{name: getattr(best, name) for name in ("level", "again", "inside", "inner")}})
+        values.append(
+            {"row": row, **{name: getattr(best, name) for name in ("level", "again", "inside", "inner")}}
+            | {"last_less_first": best.ends.value}
+        )
     return Made(
         title=str(wanted.spec["title"]),
         heads=[
@@ -46,6 +56,7 @@ def optimum(wanted: Asked) -> Made:
             "best again",
             "best is inside",
             "best inside less the better end",
+            f"{levels[-1]} less {levels[0]}" if levels else "last less first",
         ],
         rows=body,
         note="Shares of resamples (seeds, bases, items). The best level is picked by the figures that its gain is told "
@@ -56,13 +67,17 @@ def optimum(wanted: Asked) -> Made:
 
 @dataclass(frozen=True, kw_only=True)
 class _Best:
-    """The best of some levels, in what share of resamples it is the best `again`, and one that is no end (`inside`)."""
+    """The best of some levels, in what share of resamples it is the best `again`, and one that is no end (`inside`).
+
+    `gain` is what the best `inner` one has more than the better end, `ends` what the last has more than the first.
+    """
 
     level: str
     again: float
     inside: float
     inner: str
     gain: Estimate
+    ends: Estimate
 
 
 def _best(levels: Mapping[str, Resampled]) -> _Best:
@@ -78,6 +93,7 @@ def _best(levels: Mapping[str, Resampled]) -> _Best:
         inside=float(((winners > 0) & (winners < len(names) - 1)).mean()),
         inner=inner,
         gain=estimate(levels[inner].less(levels[end])),
+        ends=estimate(levels[names[-1]].less(levels[names[0]])),
     )
 
 
