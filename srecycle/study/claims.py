@@ -56,7 +56,7 @@ def optimum(wanted: Asked) -> Made:
             "best again",
             "best is inside",
             "best inside less the better end",
-            f"{levels[-1]} less {levels[0]}" if levels else "last less first",
+            f"{level} {levels[-1]} less {levels[0]}" if levels else "last less first",
         ],
         rows=body,
         note="Shares of resamples (seeds, bases, items). The best level is picked by the figures that its gain is told "

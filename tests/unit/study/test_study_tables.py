@@ -166,7 +166,7 @@ def test_optimum_tells_the_best_level_and_whether_it_is_inside(tmp_path: Path) -
     weak, strong = made.rows
     assert weak[:4] == ["weak", "2", "100%", "100%"] and weak[4].startswith("2: +20.0 (")
     assert strong[:4] == ["strong", "3", "100%", "0%"] and strong[4].startswith("2: -20.0 (")
-    assert weak[5].startswith("+20.0 (") and strong[5].startswith("+60.0 (") and made.heads[5] == "3 less 0"
+    assert weak[5].startswith("+20.0 (") and strong[5].startswith("+60.0 (") and made.heads[5] == "level 3 less 0"
 
 
 def test_again_counts_cells_inside_what_the_first_seeds_predict(tmp_path: Path) -> None:
