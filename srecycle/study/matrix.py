@@ -9,8 +9,8 @@ IFD and r-IFD are above their originals' (medians over rows), the rank-surprisal
 what the replies cost.
 
 The predicted ranking orders pairs of one student by that ratio, lowest first (arXiv:2601.14249 finds that teachers'
-data with a lower ratio teach a student better). It is a prediction, to be held against a training: on the micro-world it
-orders five teachers the wrong way round, and a lower gain in r-IFD orders them right (experiments/strength).
+data with a lower ratio teach a student better). It is a prediction, to be held against a training: on the micro-world
+it orders five teachers the wrong way round, and a lower gain in r-IFD orders them right (experiments/strength).
 """
 
 import argparse
